@@ -1,0 +1,24 @@
+// task.h - the coroutine that everything which may wait returns, and the one place where a root is started.
+#pragma once
+
+#include <asio/any_io_executor.hpp>
+#include <asio/awaitable.hpp>
+#include <asio/this_coro.hpp>
+
+#include "graph/base/error.h"
+#include "graph/base/gate.h"
+
+// Lazy: runs when awaited. Its reference parameters outlive it.
+template <class T = void>
+using Task = asio::awaitable<Result<T>>;
+
+// A task that has failed already, for functions that are no coroutines themselves.
+template <class T = void>
+Task<T> failed(Error error) {
+  co_return std::unexpected(std::move(error));
+}
+inline Task<> succeeded() { co_return ok; }
+
+// Starts `root` on `executor`, at once where the executor allows it; `pass` is held until it has ended, so that
+// whoever owns the gate can wait for it. Cancellation never throws in it.
+void spawn(asio::any_io_executor executor, Gate::Pass pass, asio::awaitable<void> root);

@@ -1,0 +1,55 @@
+// driver.h - what a kind of node is called, which keys it has, and how one is opened. A driver is one .cpp file
+// whose only export is its table; main lists the tables.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/base/options.h"
+#include "graph/edge.h"
+
+namespace graph {
+
+class Graph;
+
+// What a driver gets to open a node with.
+class OpenContext final : public Parent {
+ public:
+  OpenContext(Graph& graph, std::string node_name, const Options& options, const Driver& driver,
+              CommonOptions common);
+  std::string describe() const override { return "node '" + node_name_ + "'"; }
+
+  const std::string& node_name() const { return node_name_; }
+  const OptionReader& options() const { return reader_; }
+  const CommonOptions& common() const { return common_; }
+  Home& home() const;
+
+  // The child that `key` names, or describes: then it is opened, too. Good for reading while the driver opens; the
+  // rights of its role come when the node is part of the graph.
+  // Errors: invalid_argument (the key is missing, no such node), what opening it says; with the position.
+  Task<Edge> attach(std::string_view key, Role role);
+  // `error` with the position of `key` in front.
+  std::unexpected<Error> blame(std::string_view key, Error error) const;
+
+ private:
+  Graph& graph_;
+  std::string node_name_;
+  OptionReader reader_;
+  CommonOptions common_;
+};
+
+struct Driver {
+  std::string_view name;
+  std::string_view help;  // one line
+  std::span<const OptionSpec> options;
+  // The context is gone when it returns.
+  Task<std::unique_ptr<Node>> (*open)(OpenContext& context);
+};
+
+// The keys of every node, `driver` among them.
+std::span<const OptionSpec> common_node_options();
+
+}  // namespace graph

@@ -1,0 +1,43 @@
+#include "graph/flush.h"
+
+#include <utility>
+
+#include "graph/edge.h"
+#include "graph/node.h"
+
+namespace graph {
+
+Task<> FlushQueue::flush(Node& node, FlushDepth depth) {
+  if (!next_) next_ = std::make_shared<Batch>();
+  const std::shared_ptr<Batch> mine = next_;
+  if (depth == FlushDepth::disk) mine->depth = depth;
+  while (!mine->done) {
+    if (running_) {
+      co_await finished_.wait();
+      continue;
+    }
+    running_ = true;
+    next_.reset();
+    mine->result = co_await flush_node(node, mine->depth);
+    mine->done = true;
+    running_ = false;
+    finished_.notify_all();
+  }
+  co_return mine->result;
+}
+
+Task<> flush_node(Node& node, FlushDepth depth) {
+  CO_CHECK(co_await node.flush_to_children());
+  if (node.common().no_flush) depth = FlushDepth::children;
+  if (depth == FlushDepth::disk) CO_CHECK(co_await node.flush_to_disk());
+  Result<> first = ok;
+  const std::vector<Edge*> children = node.children();
+  for (Edge* child : children) {
+    if (!child->access().taken.has_any(Permission::write | Permission::write_unchanged)) continue;
+    Result<> flushed = co_await child->node().flushes().flush(child->node(), depth);
+    if (!flushed && first) first = std::move(flushed);
+  }
+  co_return first;
+}
+
+}  // namespace graph

@@ -1,0 +1,94 @@
+// graph.h - the nodes of one worker by name: built piece by piece, changed by transactions, closed from the top.
+// Rules G-1 to G-7 of docs/architecture.md.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/base/options.h"
+#include "graph/block_backend.h"
+#include "graph/driver.h"
+#include "graph/transaction.h"
+
+namespace graph {
+
+class Graph {
+ public:
+  // Lifetime: `home` and the drivers outlive the graph.
+  Graph(Home& home, std::span<const Driver* const> drivers);
+  // Requires: close() has returned, or no node was ever added.
+  ~Graph();
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  // Opens a node as `options` (driver, its keys, the common keys) say. An empty name makes an implicit one, which
+  // lives as long as it has parents; a named one lives until remove().
+  // Errors: invalid_argument (name, keys, unknown driver or child), busy (permissions), the driver's.
+  Task<std::shared_ptr<Node>> add(std::string name, const Options& options,
+                                  CommonOptions inherited = {});
+  // The same for a node that was built by the program itself.
+  Task<std::shared_ptr<Node>> insert(std::string name, const Driver& driver, CommonOptions common,
+                                     std::unique_ptr<Node> node);
+  // G-4. Errors: busy while anything uses it; what closing says, and then it is gone nevertheless (G-7).
+  Task<> remove(std::string_view name);
+  std::shared_ptr<Node> find(std::string_view name) const;
+
+  // A new user of `node`. Warns when `node`'s format must grow a child that can't.
+  // Errors: busy (permissions), read_only, invalid_argument (a window that leaves the node).
+  Task<std::unique_ptr<BlockBackend>> attach(std::shared_ptr<Node> node, ViewOptions options);
+  // Waits for the view's requests; then it is gone, and so are implicit nodes that nobody else uses.
+  // Errors: what closing them says.
+  Task<> detach(std::unique_ptr<BlockBackend> view);
+  // Every path to `below` leads through `filter`, whose only child it is, from now on.
+  // Errors: as Transaction::commit.
+  Task<> insert_filter(std::shared_ptr<Node> filter, std::shared_ptr<Node> below);
+  // Undoes it: parents of `filter` use its child. The filter stays, without users.
+  Task<> bypass_filter(std::shared_ptr<Node> filter);
+
+  // Closes implicit nodes that lost their last user.
+  // Errors: the first one that a node reports; all are closed.
+  Task<> reap();
+  // Drains everything (D-6), flushes, closes all nodes, parents first.
+  // Errors: the first failure; everything is closed all the same.
+  // Requires: no view is attached.
+  Task<> close();
+
+  // All nodes, parents first.
+  std::vector<Node*> nodes() const;
+  void refresh_limits();
+  Home& home() const { return home_; }
+  const Driver* driver(std::string_view name) const;
+  std::vector<std::string> driver_names() const;
+
+ private:
+  friend class OpenContext;
+  Task<std::shared_ptr<Node>> place(std::string name, const Driver& driver, CommonOptions common,
+                                    std::unique_ptr<Node> node);
+  Task<> close_node(std::shared_ptr<Node> node);
+  void warn_if_growth_is_impossible(const Node& node) const;
+
+  Home& home_;
+  std::vector<const Driver*> drivers_;
+  std::map<std::string, std::shared_ptr<Node>, std::less<>> nodes_;  // implicit ones as #blockNNN
+  unsigned implicit_ = 0;
+};
+
+// All views above a node are drained while it lives; end() or destruction lets them go on.
+class DrainedSection {
+ public:
+  static asio::awaitable<DrainedSection> begin(Node& node);
+  DrainedSection(DrainedSection&&) = default;
+  DrainedSection& operator=(DrainedSection&&) = delete;
+  ~DrainedSection() { end(); }
+  void end();
+
+ private:
+  DrainedSection() = default;
+  std::vector<BlockBackend*> views_;
+};
+
+}  // namespace graph

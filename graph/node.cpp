@@ -1,0 +1,166 @@
+#include "graph/node.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "graph/edge.h"
+
+namespace graph {
+
+Node::~Node() { assert(parents_.empty()); }
+
+Edge* Node::child(std::string_view edge_name) const {
+  for (Edge* edge : children_) {
+    if (edge->name() == edge_name) return edge;
+  }
+  return nullptr;
+}
+
+bool Node::can_grow() const {
+  if (growth() != Growth::as_child) return growth() == Growth::yes;
+  return std::ranges::all_of(children_, [](const Edge* edge) {
+    return edge->role() == Role::backing || edge->node().can_grow();
+  });
+}
+
+Error Node::fault(Errc code, std::uint64_t offset, std::string what) const {
+  return {code, name_, offset, name_ + ": " + std::move(what)};
+}
+
+namespace {
+Error lacks(const Node& node, std::string_view what) {
+  return {Errc::not_supported, node.name(), 0, node.name() + ": can't " + std::string(what)};
+}
+}  // namespace
+
+Task<> Node::write(std::uint64_t, const ConstBuffers&, WriteFlags) {
+  return failed(Error(Errc::read_only, name_, 0, name_ + ": can't be written"));
+}
+Task<> Node::write_zeroes(Range, ZeroFlags) { return failed(lacks(*this, "write zeroes")); }
+Task<> Node::discard(Range) { return failed(lacks(*this, "discard")); }
+Task<> Node::resize(std::uint64_t) { return failed(lacks(*this, "be resized")); }
+Task<> Node::prefetch(Range) { return failed(lacks(*this, "prefetch")); }
+Task<> Node::read_opaque(std::uint64_t, const Buffers&) { return failed(lacks(*this, "decode")); }
+
+Task<Extents> Node::map(Range range, MapDepth) {
+  Extents all;
+  Extent extent;
+  extent.length = range.length;
+  extent.allocated = true;
+  extent.kind = ExtentKind::opaque;
+  all.list.push_back(extent);
+  co_return std::move(all);
+}
+
+Access Node::access_to(const Edge& child, Access own) const {
+  return child_access(child.role(), own, common_.read_only ? Writable::no : Writable::yes);
+}
+
+Result<> Node::prepare_access(Access) { return ok; }
+Task<> Node::before_lose(Permissions) { return succeeded(); }
+
+Result<> Node::check_child_resize(const Edge&, std::uint64_t size) const {
+  return graph::check_resize(*this, size);
+}
+
+//
+Limits Node::own_limits() const {
+  Limits merged;
+  merged.native_fua = merged.native_zeroes = !children_.empty();
+  for (const Edge* edge : children_) {
+    const Limits& child = edge->limits();
+    merged.request_alignment = std::max(merged.request_alignment, child.request_alignment);
+    merged.memory_alignment = std::max(merged.memory_alignment, child.memory_alignment);
+    if (edge->role() == Role::backing) continue;  // only read
+    merged.zero_alignment = std::max(merged.zero_alignment, child.zero_alignment);
+    merged.discard_alignment = std::max(merged.discard_alignment, child.discard_alignment);
+    merged.preferred = std::max(merged.preferred, child.preferred);
+    merged.max_transfer = std::min(merged.max_transfer, child.max_transfer);
+    merged.max_zeroes = std::min(merged.max_zeroes, child.max_zeroes);
+    merged.max_discard = std::min(merged.max_discard, child.max_discard);
+    merged.native_fua = merged.native_fua && child.native_fua;
+    merged.native_zeroes = merged.native_zeroes && child.native_zeroes;
+    merged.unaligned_tail_writes = merged.unaligned_tail_writes && child.unaligned_tail_writes;
+  }
+  return merged;
+}
+
+void Node::refresh_limits() {
+  limits_ = own_limits();
+  assert(is_power_of_two(limits_.request_alignment) && is_power_of_two(limits_.memory_alignment));
+  assert(is_power_of_two(limits_.zero_alignment) && is_power_of_two(limits_.discard_alignment));
+  assert(limits_.max_transfer >= limits_.request_alignment);
+}
+
+void Node::own(Edge& child) { child.adopt(this); }
+
+Access Node::cumulative_access() const {
+  Access all{Permissions::none(), Permissions::all()};
+  for (const Edge* edge : parents_) {
+    all.taken = all.taken | edge->access().taken;
+    all.shared = all.shared & edge->access().shared;
+  }
+  return all;
+}
+
+Filter::Filter(Edge child) : file_(std::make_unique<Edge>(std::move(child))) { own(*file_); }
+Filter::~Filter() = default;
+std::uint64_t Filter::size() const { return file_->size(); }
+Task<> Filter::read(std::uint64_t offset, const Buffers& out) { return file_->read(offset, out); }
+Task<> Filter::write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
+  return file_->write(offset, data, flags);
+}
+Task<> Filter::write_zeroes(Range range, ZeroFlags flags) {
+  return file_->write_zeroes(range, flags);
+}
+Task<> Filter::discard(Range range) { return file_->discard(range); }
+Task<> Filter::resize(std::uint64_t size) { return file_->resize(size); }
+Task<> Filter::prefetch(Range range) { return file_->prefetch(range); }
+Task<Extents> Filter::map(Range range, MapDepth depth) { return file_->map(range, depth); }
+
+Task<> Format::read(std::uint64_t offset, const Buffers& out) {
+  return read_mapped(*this, offset, out);
+}
+
+// What happens in a format's file is the format's own business.
+Result<> Format::check_child_resize(const Edge&, std::uint64_t) const { return ok; }
+
+namespace {
+
+Task<> read_extent(Node& node, const Extent& extent, std::uint64_t offset, const Buffers& part) {
+  if (extent.kind == ExtentKind::opaque) co_return co_await node.read_opaque(offset, part);
+  const bool stored = extent.kind == ExtentKind::data || extent.kind == ExtentKind::below;
+  std::uint64_t there = 0;  // bytes that `via` has; behind its end, zeroes
+  if (stored && extent.via != nullptr && extent.offset < extent.via->size()) {
+    there = std::min<std::uint64_t>(part.size(), extent.via->size() - extent.offset);
+  }
+  const Buffers first = part.slice(0, there);
+  const Buffers rest = part.slice(there, part.size() - there);
+  fill_zero(rest);
+  if (there == 0) co_return ok;
+  Result<> done = co_await extent.via->read(extent.offset, first);
+  if (done) co_return done;
+  const std::uint64_t into =
+      done.error().offset > extent.offset ? done.error().offset - extent.offset : 0;
+  co_return std::unexpected(std::move(done).error().at(offset + into));
+}
+
+}  // namespace
+
+Task<> read_mapped(Node& node, std::uint64_t offset, const Buffers& out) {
+  for (std::uint64_t done = 0; done < out.size();) {
+    const Range rest{offset + done, out.size() - done};
+    CO_TRY(const Extents extents, co_await node.map(rest, MapDepth::allocation));
+    for (const Extent& extent : extents.list) {
+      const std::uint64_t n = std::min(extent.length, out.size() - done);
+      const Buffers part = out.slice(done, n);
+      CO_CHECK(co_await read_extent(node, extent, offset + done, part));
+      done += n;
+      if (done == out.size()) break;
+    }
+  }
+  co_return ok;
+}
+
+}  // namespace graph

@@ -1,0 +1,208 @@
+// node.h - one box of the graph: what a driver implements. Only an Edge calls a node's data operations, so a driver
+// may trust their arguments; see edge.h for what it sees to.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graph/base/buffer.h"
+#include "graph/base/bytes.h"
+#include "graph/base/home.h"
+#include "graph/base/task.h"
+#include "graph/extent.h"
+#include "graph/flush.h"
+#include "graph/permissions.h"
+#include "graph/request_tracker.h"
+
+namespace graph {
+
+class BlockBackend;
+class Edge;
+class Node;
+struct Driver;
+
+// May the node become larger when somebody writes past its end?
+enum class Growth : std::uint8_t { never, yes, as_child };
+
+// What requests must look like when they reach the node, in bytes. Powers of two where they are alignments.
+struct Limits {
+  std::uint32_t request_alignment = 1;  // of offset and length; a request may also end at size()
+  std::uint32_t memory_alignment = 1;   // of each buffer
+  std::uint32_t zero_alignment = 1;     // below that, zeroes are written
+  std::uint32_t discard_alignment = 1;  // pieces below that are passed down on their own
+  std::uint32_t preferred = 4096;       // advice for clients
+  std::uint64_t max_transfer = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t max_zeroes = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t max_discard = std::numeric_limits<std::uint64_t>::max();
+  bool native_fua = false;             // write and write_zeroes honour `fua` themselves
+  bool native_zeroes = false;          // write_zeroes does better than writing them
+  bool unaligned_tail_writes = true;   // an end that is no multiple of request_alignment can be written
+};
+
+struct WriteFlags {
+  bool fua = false;  // durable when it returns
+};
+struct ZeroFlags {
+  bool fua = false;
+  bool may_unmap = false;    // the space may be given back
+  bool no_fallback = false;  // fails with not_supported rather than write zeroes, before anything is changed
+};
+
+enum class DiscardMode : std::uint8_t { ignore, unmap };
+enum class DetectZeroes : std::uint8_t { off, on, unmap };
+
+// The keys that every driver has.
+struct CommonOptions {
+  bool read_only = false;
+  bool auto_read_only = false;  // opened read-only, and again for writing while somebody writes
+  bool force_share = false;     // takes no locks; needs read_only
+  bool no_flush = false;        // F-4: never waits for the medium
+  DiscardMode discard = DiscardMode::unmap;
+  DetectZeroes detect_zeroes = DetectZeroes::off;
+};
+
+// Who holds an edge: a node or a view.
+class Parent {
+ public:
+  virtual ~Parent() = default;
+  // For messages: "node 'disk'", "export 'boot'".
+  virtual std::string describe() const = 0;
+  virtual Node* as_node() { return nullptr; }
+  virtual BlockBackend* as_view() { return nullptr; }
+};
+
+class Node : public Parent {
+ public:
+  ~Node() override;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  const std::string& name() const { return name_; }
+  const Driver& driver() const { return *driver_; }
+  const CommonOptions& common() const { return common_; }
+  Home& home() const { return *home_; }
+  const std::vector<Edge*>& children() const { return children_; }
+  const std::vector<Edge*>& parents() const { return parents_; }
+  Edge* child(std::string_view edge_name) const;
+  std::string describe() const override { return "node '" + name_ + "'"; }
+  Node* as_node() override { return this; }
+
+  // Size of the content, in bytes; any number.
+  virtual std::uint64_t size() const = 0;
+  virtual Growth growth() const = 0;
+  // growth() with as_child resolved.
+  bool can_grow() const;
+  virtual bool is_filter() const { return false; }
+  // Merged with the children's; cached, see refresh_limits().
+  const Limits& limits() const { return limits_; }
+  // What a front-end may say of the node beside its driver, for `gantry graph`.
+  virtual std::string detail() const { return ""; }
+
+  // Data operations. Requires: aligned as limits() says, no longer than max_transfer, buffers.size() bytes, and
+  // inside size() but for a write through an edge that may resize. An error carries the offset of the first byte
+  // that failed, in bytes of this node.
+  virtual Task<> read(std::uint64_t offset, const Buffers& out) = 0;
+  virtual Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags);
+  // Errors: not_supported, having changed nothing: then zeroes are written instead, unless no_fallback.
+  virtual Task<> write_zeroes(Range range, ZeroFlags flags);
+  // Advice: afterwards the content of the range is undefined, outside of it unchanged (Z-3).
+  virtual Task<> discard(Range range);
+  // Step 1 of F-2: what this node keeps in memory goes to its children.
+  virtual Task<> flush_to_children() { return succeeded(); }
+  // Step 2: what the medium of this very node keeps becomes durable. A node without one has nothing to do.
+  virtual Task<> flush_to_disk() { return succeeded(); }
+  // Cuts or grows to exactly `size` bytes; what is new reads as zeroes.
+  virtual Task<> resize(std::uint64_t size);
+  // Brings the range nearer. Errors: not_supported: then it is read instead.
+  virtual Task<> prefetch(Range range);
+  // Where the bytes of `range` live, see extent.h.
+  virtual Task<Extents> map(Range range, MapDepth depth);
+  // Reads what map() called opaque.
+  virtual Task<> read_opaque(std::uint64_t offset, const Buffers& out);
+
+  // Control operations.
+  // What this node does to `child` when it is used as `own` says. Default: child_access() by role.
+  virtual Access access_to(const Edge& child, Access own) const;
+  // The node's users now need `own`. All nodes of a change prepare before one commits; nothing waits in between.
+  // Errors: as the node finds; prepare then has changed nothing.
+  virtual Result<> prepare_access(Access own);
+  virtual void commit_access() {}
+  virtual void abort_access() {}
+  // Runs before a change in which the node loses `lost`, views above are drained (P-13).
+  virtual Task<> before_lose(Permissions lost);
+  // May the child become `size` bytes long? The refusal names the view that would lose bytes.
+  virtual Result<> check_child_resize(const Edge& child, std::uint64_t size) const;
+  // A node that was closed is not used again. Errors do not keep it open: they tell what may be lost.
+  virtual Task<> close() { return succeeded(); }
+  // The limits of this node over its children's.
+  virtual Limits own_limits() const;
+  void refresh_limits();
+
+  RequestTracker& tracker() { return tracker_; }
+  FlushQueue& flushes() { return flushes_; }
+  Access cumulative_access() const;  // P-2: over all parents
+
+  // Writes through an edge without `resize` that ended past size(): somebody's bug (P-10).
+  std::uint64_t refused_growth = 0;
+
+ protected:
+  Node() = default;
+  // Lists `child` among this node's children; drivers call it once for each edge, when built.
+  void own(Edge& child);
+  // For drivers whose failure is known only here: "disk0: file: ...".
+  Error fault(Errc code, std::uint64_t offset, std::string what) const;
+
+ private:
+  friend class Graph;
+  friend class Edge;
+  friend class Transaction;
+  std::string name_;
+  const Driver* driver_ = nullptr;
+  CommonOptions common_;
+  Home* home_ = nullptr;
+  std::vector<Edge*> children_;  // members of the driver, which it may move: an Edge keeps this list right
+  std::vector<Edge*> parents_;
+  Limits limits_;
+  RequestTracker tracker_;
+  FlushQueue flushes_;
+};
+
+// What stores bytes elsewhere than in other nodes.
+class Protocol : public Node {};
+
+// Shows its one child's content, changed or not; override what differs. Growth, size, flags are the child's.
+class Filter : public Node {
+ public:
+  explicit Filter(Edge child);
+  ~Filter() override;
+  Edge& file() { return *file_; }
+  const Edge& file() const { return *file_; }
+  bool is_filter() const override { return true; }
+  std::uint64_t size() const override;
+  Growth growth() const override { return Growth::as_child; }
+  Task<> read(std::uint64_t offset, const Buffers& out) override;
+  Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) override;
+  Task<> write_zeroes(Range range, ZeroFlags flags) override;
+  Task<> discard(Range range) override;
+  Task<> resize(std::uint64_t size) override;
+  Task<> prefetch(Range range) override;
+  Task<Extents> map(Range range, MapDepth depth) override;
+
+ private:
+  std::unique_ptr<Edge> file_;
+};
+
+// A layout of its own in its children. Says where bytes live by map(); reading follows from it.
+class Format : public Node {
+ public:
+  Task<> read(std::uint64_t offset, const Buffers& out) override;
+  Result<> check_child_resize(const Edge& child, std::uint64_t size) const override;
+};
+
+// Reads `out.size()` bytes at `offset` of `node` from where its map() says that they are.
+Task<> read_mapped(Node& node, std::uint64_t offset, const Buffers& out);
+
+}  // namespace graph

@@ -1,0 +1,55 @@
+// world.h - a simulated worker: what a graph needs to live, from one seed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graph/base/home.h"
+#include "tests/support/sim_executor.h"
+
+namespace sim {
+
+// Keeps what was logged, to be looked at.
+class MemoryLog final : public Log {
+ public:
+  void write(LogLevel level, std::string_view text) override {
+    lines.emplace_back(text);
+    if (level == LogLevel::warning) warnings.emplace_back(text);
+  }
+  bool enabled(LogLevel) const override { return true; }
+  std::vector<std::string> lines;
+  std::vector<std::string> warnings;
+};
+
+// Has no files.
+class NoEngine final : public Engine {
+ public:
+  std::string_view name() const override { return "none"; }
+  SysTask<std::unique_ptr<EngineFile>> open(const std::string&, OpenFlags) override;
+  SysTask<> remove(const std::string&) override;
+};
+
+class World {
+ public:
+  explicit World(std::uint64_t seed);
+  World(std::uint64_t seed, Engine& engine);
+
+  template <class T>
+  Result<T> run(Task<T> task) {
+    return sim::run(scheduler, std::move(task));
+  }
+
+ private:
+  NoEngine none_;
+
+ public:
+  Scheduler scheduler;
+  SimClock clock{scheduler};
+  BufferPool buffers;
+  MemoryLog log;
+  Home home;
+};
+
+}  // namespace sim
