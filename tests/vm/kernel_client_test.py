@@ -183,11 +183,11 @@ def scenario(tap, gantry, cache, folder):
 
 
 def main(gantry, cache):
-    def out_of_time(*_):
-        raise EndsAll(f"stopped, or not done within {TIME_LIMIT_S} s")
+    def end(number, _):
+        raise EndsAll(f"ended by {signal.Signals(number).name}; the limit is {TIME_LIMIT_S} s")
 
-    signal.signal(signal.SIGALRM, out_of_time)
-    signal.signal(signal.SIGTERM, out_of_time)
+    signal.signal(signal.SIGALRM, end)
+    signal.signal(signal.SIGTERM, end)
     signal.alarm(TIME_LIMIT_S)
     tap = Tap()
     with tempfile.TemporaryDirectory(prefix="gantry-vm-") as folder:

@@ -1,6 +1,7 @@
 """machine.py - a virtual machine that runs Debian's kernel and the shell commands it is sent.
 
 Emulated (TCG) on purpose: the same everywhere, with or without /dev/kvm. Needs no root."""
+import os
 import re
 import shutil
 import subprocess
@@ -23,7 +24,8 @@ class CommandFailed(Exception):
 def run(*command, accept=(0,), cwd=None, stdin=None):
     """What the command prints on stdout. Raises CommandFailed when its status is not accepted."""
     done = subprocess.run([str(word) for word in command], cwd=cwd, input=stdin, text=True,
-                          capture_output=True, env={"PATH": SYSTEM_PATH, "LC_ALL": "C"})
+                          capture_output=True,
+                          env={**os.environ, "PATH": SYSTEM_PATH, "LC_ALL": "C"})
     if done.returncode not in accept:
         raise CommandFailed(f"{' '.join(map(str, command))}: status {done.returncode}\n"
                             f"{done.stdout}{done.stderr}")
@@ -64,8 +66,7 @@ class Kernel:
         """Copies the named modules, what they depend on, and the index that modprobe reads."""
         target = root / "lib/modules" / self._modules.name
         target.mkdir(parents=True)
-        for index in ("dep", "alias", "symbols", "builtin"):
-            shutil.copy(self._modules / f"modules.{index}", target)
+        shutil.copy(self._modules / "modules.dep", target)
         for path, dependencies in self._dependencies():
             if Path(path).stem.replace("-", "_") in names:
                 for file in (path, *dependencies):
@@ -165,9 +166,9 @@ class Machine:
 
     def _answer(self):
         lines = []
-        for line in self._process.stdout:
-            self._transcript.append(line.rstrip())
-            if end := re.fullmatch(r"\[exit (\d+)\]", line.strip()):
+        for line in map(str.rstrip, self._process.stdout):
+            if end := re.fullmatch(r"\[exit (\d+)\]", line):
                 return int(end[1]), "\n".join(lines).strip()
-            lines.append(line.rstrip())
+            self._transcript.append(line)
+            lines.append(line)
         raise EndsAll("the guest stopped before it answered")
