@@ -68,11 +68,12 @@ def living_on_it(tap, guest, image):
 def trimming(tap, guest, image):
     with tap.fact("fstrim after deleting a big file gives its blocks back to this machine"):
         repeats = 6
+        nearly_all = repeats * len(PAYLOAD) * 9 // 10  # the journal may grow into holes meanwhile
         guest.sh(f"for i in $(seq {repeats}); do cat /payload; done > /mnt/big; sync")
         full = image.allocated()
         guest.sh("rm /mnt/big && sync && fstrim /mnt")
         given_back = full - image.allocated()
-        assert given_back >= repeats * len(PAYLOAD), f"only {given_back} bytes given back"
+        assert given_back >= nearly_all, f"only {given_back} bytes given back"
 
 
 def detaching(tap, guest, image):
