@@ -275,7 +275,8 @@ Task<> Graph::detach(std::unique_ptr<BlockBackend> view) {
   Transaction rights(*this);
   Node& node = view->node();
   {
-    const Edge last = std::move(view->edge_);
+    Edge last = std::move(view->edge_);
+    last.adopt(nullptr);
     rights.refresh(node);
     view.reset();
   }
