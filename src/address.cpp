@@ -34,8 +34,7 @@ Result<Address> parse_tcp(std::string_view text, std::string_view where) {
   }
   Address address;
   address.host = host;
-  const auto [end, problem] =
-      std::from_chars(port.data(), port.data() + port.size(), address.port);
+  const auto [end, problem] = std::from_chars(port.data(), port.data() + port.size(), address.port);
   if (problem != std::errc{} || end != port.data() + port.size()) {
     return refuse(text, "a port is a number from 0 to 65535");
   }
@@ -69,9 +68,8 @@ Result<Address> parse_address(std::string_view text, const std::string& folder) 
   if (address.path.empty()) return refuse(text, "the path is missing");
   if (address.path.front() != '/' && !folder.empty()) address.path.insert(0, folder + "/");
   if (address.path.size() > socket_path_max) {
-    return refuse(text, "the path of a Unix socket has at most " +
-                            std::to_string(socket_path_max) + " bytes, this one has " +
-                            std::to_string(address.path.size()));
+    return refuse(text, "the path of a Unix socket has at most " + std::to_string(socket_path_max) +
+                            " bytes, this one has " + std::to_string(address.path.size()));
   }
   return address;
 }
@@ -122,7 +120,8 @@ std::vector<std::string> attach_commands(const Address& address, std::string_vie
     const std::string path = std::filesystem::absolute(address.path).lexically_normal().string();
     kernel += "-unix " + shell_word(path) + " /dev/nbd0";
   } else {
-    kernel += shell_word(reachable(address.host)) + " " + std::to_string(address.port) + " /dev/nbd0";
+    kernel +=
+        shell_word(reachable(address.host)) + " " + std::to_string(address.port) + " /dev/nbd0";
   }
   if (!export_name.empty()) kernel += " -N " + shell_word(export_name);
   return {"nbdinfo " + uri, kernel, "qemu-img info " + uri};

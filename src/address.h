@@ -26,7 +26,8 @@ struct Address {
 // Errors: invalid_argument.
 Result<Address> parse_address(std::string_view text, const std::string& folder = "");
 
-// `text` with everything but letters, digits and -._~ as %XX; those in `kept`, too, stay as they are.
+// `text` with everything but letters, digits and -._~ as %XX; those in `kept`, too, stay as they
+// are.
 std::string percent_encode(std::string_view text, std::string_view kept = "");
 // One word of a POSIX shell's command line.
 std::string shell_word(std::string_view text);

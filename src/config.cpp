@@ -10,8 +10,9 @@ namespace app {
 namespace {
 
 constexpr std::array server_specs{
-    OptionSpec{"listen", Kind::list, default_listen,
-               "where to listen: \"unix:PATH\", \"tcp:HOST:PORT\", or a list of them; port 0 picks one"},
+    OptionSpec{
+        "listen", Kind::list, default_listen,
+        "where to listen: \"unix:PATH\", \"tcp:HOST:PORT\", or a list of them; port 0 picks one"},
     OptionSpec{"max-connections", Kind::integer, "100", "clients at a time; more are turned away"},
     OptionSpec{"handshake-timeout", Kind::duration, "10s",
                "how long a client may take to choose an export; 0s: for ever"},
@@ -27,7 +28,8 @@ constexpr std::array export_specs{
     OptionSpec{"description", Kind::text, "", "a text for people who list the exports"},
     OptionSpec{"offset", Kind::bytes, "0", "first byte of the node that is served"},
     OptionSpec{"size", Kind::bytes, "rest", "bytes served; without it all up to the node's end"},
-    OptionSpec{"write-through", Kind::boolean, "false", "each write is durable when it is answered"},
+    OptionSpec{"write-through", Kind::boolean, "false",
+               "each write is durable when it is answered"},
 };
 
 constexpr std::int64_t connections_limit = 1'000'000;
@@ -87,8 +89,9 @@ Result<std::vector<Listen>> read_listen(const Options& server) {
   std::vector<Listen> result;
   for (const OptionValue& entry : entries) {
     if (entry.text() == nullptr) {
-      return refuse(entry.position, "'listen': expected a string such as \"tcp:127.0.0.1:10809\", not " +
-                                        std::string(entry.kind_name()));
+      return refuse(entry.position,
+                    "'listen': expected a string such as \"tcp:127.0.0.1:10809\", not " +
+                        std::string(entry.kind_name()));
     }
     auto address = parse_address(*entry.text(), server.directory());
     if (!address) return std::unexpected(at_position(entry.position, std::move(address).error()));
@@ -150,7 +153,8 @@ class NodeOrder {
     if (states_[index] == State::placed) return ok;
     states_[index] = State::open;
     path_.push_back(index);
-    if (auto below = place_children(*nodes_[index].options, nodes_[index].name); !below) return below;
+    if (auto below = place_children(*nodes_[index].options, nodes_[index].name); !below)
+      return below;
     path_.pop_back();
     states_[index] = State::placed;
     order_.push_back(nodes_[index]);
@@ -226,7 +230,8 @@ Result<ExportConfig> read_export(const std::string& name, const Options& options
     return std::unexpected(at_position(reader.position("description"), std::move(fits).error()));
   }
   if (!reader.has("node")) {
-    return refuse(options.position(), "export '" + printable(name) + "': the key 'node' is missing");
+    return refuse(options.position(),
+                  "export '" + printable(name) + "': the key 'node' is missing");
   }
   result.node = reader.text("node");
   std::vector<std::string> nodes;
@@ -252,8 +257,8 @@ std::span<const OptionSpec> export_options() { return export_specs; }
 Result<> check_wire_text(std::string_view what, std::string_view text) {
   if (text.size() > nbd::string_length_max) {
     return failure(Errc::invalid_argument,
-                   std::string(what) + " has " + std::to_string(text.size()) +
-                       " bytes, at most " + std::to_string(nbd::string_length_max) + " are allowed");
+                   std::string(what) + " has " + std::to_string(text.size()) + " bytes, at most " +
+                       std::to_string(nbd::string_length_max) + " are allowed");
   }
   if (text.find('\0') != std::string_view::npos) {
     return failure(Errc::invalid_argument, std::string(what) + " contains a NUL");

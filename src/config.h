@@ -1,5 +1,6 @@
-// config.h - what a daemon serves, as plain structs, read from a TOML file and checked as far as that is possible
-// before anything is opened. The tables of keys are the only place that names them.
+// config.h - what a daemon serves, as plain structs, read from a TOML file and checked as far as
+// that is possible before anything is opened. The tables of keys are the only place that names
+// them.
 #pragma once
 
 #include <chrono>
@@ -52,7 +53,8 @@ struct Config {
   Position position;  // of the file
 };
 
-// The keys of [server] and of [exports.NAME]; those of [nodes.NAME] are the driver's and common_node_options().
+// The keys of [server] and of [exports.NAME]; those of [nodes.NAME] are the driver's and
+// common_node_options().
 std::span<const OptionSpec> server_options();
 std::span<const OptionSpec> export_options();
 
@@ -64,7 +66,8 @@ Result<Config> load_config(const std::string& path, Drivers drivers);
 // The same from a tree.
 Result<Config> read_config(const Options& root, Drivers drivers);
 
-// Errors: invalid_argument when `text` can't stand on the wire as the name or the description of an export.
+// Errors: invalid_argument when `text` can't stand on the wire as the name or the description of an
+// export.
 Result<> check_wire_text(std::string_view what, std::string_view text);
 
 }  // namespace app

@@ -85,8 +85,8 @@ Result<Options> parse_toml(std::string_view text, const std::string& file) {
   } catch (const toml::parse_error& problem) {
     const auto& begin = problem.source().begin;
     const Position where{file, begin.line, begin.column};
-    return std::unexpected(at_position(
-        where, Error(Errc::invalid_argument, printable(problem.description(), 512))));
+    return std::unexpected(
+        at_position(where, Error(Errc::invalid_argument, printable(problem.description(), 512))));
   }
 }
 

@@ -1,4 +1,5 @@
-// toml.h - a TOML file as a tree of options, each with its place in the file. toml++ stays behind it.
+// toml.h - a TOML file as a tree of options, each with its place in the file. toml++ stays behind
+// it.
 #pragma once
 
 #include <string>
