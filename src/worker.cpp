@@ -59,13 +59,11 @@ Result<int> Worker::run(Task<int> main) {
   std::optional<Result<int>> result;
   Gate gate;
   // the parameters live in the frame, unlike captures
-  const auto root = [](Task<int> inner, std::optional<Result<int>>& out,
-                       asio::io_context& loop) -> asio::awaitable<void> {
+  const auto root = [](Task<int> inner, std::optional<Result<int>>& out) -> asio::awaitable<void> {
     out.emplace(co_await std::move(inner));
-    loop.stop();
   };
-  spawn(home_.executor, gate.enter_anyway(), root(std::move(main), result, context_));
-  context_.run();
+  spawn(home_.executor, gate.enter_anyway(), root(std::move(main), result));
+  context_.run();  // ends when there is nothing left to do: never under a call of the kernel's
   assert(result && "the loop ends when main has ended, not before");
   return std::move(*result);
 }

@@ -18,8 +18,7 @@ class Worker {
   ~Worker();
 
   Home& home() { return home_; }
-  // Runs the loop until `main` has ended, and returns what it says.
-  // Requires: when main ends, whatever it started has ended.
+  // Runs the loop until `main` and whatever it started have ended, and returns what main says.
   Result<int> run(Task<int> main);
 
  private:
