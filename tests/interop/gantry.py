@@ -158,15 +158,16 @@ def run(*command, folder=None):
     return done.stdout
 
 
-def refused(*command):
-    """Runs a tool that must fail with status 1; all that it said."""
-    done = _run(command, None)
-    assert done.returncode == 1, f"{done.args} ended with {done.returncode}, not 1\n{done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
+def refused(*command, status=1):
+    """Runs a tool that must end with this status; all that it said."""
+    done = _run(command, timeout=30)
+    said = done.stdout + done.stderr
+    assert done.returncode == status, f"{done.args} ended with {done.returncode}, not {status}\n{said}"
+    return said
 
 
-def _run(command, folder):
-    return subprocess.run([str(word) for word in command], cwd=folder, env=_environment, timeout=PATIENCE,
+def _run(command, folder=None, timeout=PATIENCE):
+    return subprocess.run([str(word) for word in command], cwd=folder, env=_environment, timeout=timeout,
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
 
 
