@@ -129,7 +129,7 @@ class Server:
 
 
 def command_line(*arguments):
-    return [sys.argv[1], *map(str, arguments)]
+    return [os.path.abspath(sys.argv[1]), *map(str, arguments)]
 
 
 def export(image, *options, listen=()):
