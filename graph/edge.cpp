@@ -80,7 +80,7 @@ Result<> Edge::admit(Permission needed, Range range) const {
                                    std::to_string(child_->size())));
 }
 
-Task<> Edge::read(std::uint64_t offset, const Buffers& out) {
+Task<> Edge::read_checked(std::uint64_t offset, const Buffers& out) {
   if (!Range{offset, out.size()}.lies_within(child_->size()) || !may(Permission::consistent_read))
       [[unlikely]] {
     return failed(admit(Permission::consistent_read, {offset, out.size()}).error());

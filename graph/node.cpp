@@ -89,6 +89,8 @@ Limits Node::own_limits() const {
 
 void Node::refresh_size() {
   const std::uint64_t now = own_size();
+  const bool plain = limits_.request_alignment == 1 && limits_.max_transfer >= plain_length_max;
+  plain_size_ = plain ? now : 0;
   if (now == size_) return;
   size_ = now;
   for (Edge* edge : parents_) {
