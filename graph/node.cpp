@@ -58,6 +58,7 @@ Access Node::access_to(const Edge& child, Access own) const {
 }
 
 Result<> Node::prepare_access(Access) { return ok; }
+Task<> Node::before_gain(Permissions) { return succeeded(); }
 Task<> Node::before_lose(Permissions) { return succeeded(); }
 
 Result<> Node::check_child_resize(const Edge&, std::uint64_t size) const {

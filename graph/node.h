@@ -130,8 +130,11 @@ class Node : public Parent {
   // Errors: as the node finds; prepare then has changed nothing.
   virtual Result<> prepare_access(Access own);
   virtual void commit_access() {}
+  // The change does not happen. Also called when only before_gain or before_lose had run.
   virtual void abort_access() {}
-  // Runs before a change in which the node loses `lost`, views above are drained (P-13).
+  // What takes time before a change in which the node gains or loses rights; views above are drained, and the
+  // change may still be given up (P-13).
+  virtual Task<> before_gain(Permissions gained);
   virtual Task<> before_lose(Permissions lost);
   // May the child become `size` bytes long? The refusal names the view that would lose bytes.
   virtual Result<> check_child_resize(const Edge& child, std::uint64_t size) const;

@@ -162,32 +162,44 @@ Task<> Transaction::commit() {
   views.erase(doubles.begin(), doubles.end());
   for (BlockBackend* view : views) co_await view->drain();
 
-  // Once to learn who loses what, so that these nodes can do what takes time before anything is decided.
+  // Once to learn who gains and loses what, so that these nodes can do what takes time before anything is decided.
   std::vector<std::pair<Node*, Access>> before;
   for (Node* node : parents_first(affected())) before.emplace_back(node, node->cumulative_access());
   Result<> done = apply();
-  std::vector<std::pair<Node*, Permissions>> losses;
+  struct Difference {
+    Node* node;
+    Permissions gained, lost;
+  };
+  std::vector<Difference> differences;
   for (const auto& [node, old] : before) {
-    const Permissions lost = old.taken.without(node->cumulative_access().taken);
-    if (done && !lost.empty()) losses.emplace_back(node, lost);
+    const Permissions taken = node->cumulative_access().taken;
+    const Difference found{node, taken.without(old.taken), old.taken.without(taken)};
+    if (done && !(found.gained.empty() && found.lost.empty())) differences.push_back(found);
   }
   undo();
-  for (const auto& [node, lost] : losses) {
-    if (done) done = co_await node->before_lose(lost);
+  std::vector<Node*> involved;
+  for (const Difference& found : differences) {
+    if (!done) break;
+    involved.push_back(found.node);
+    if (!found.lost.empty()) done = co_await found.node->before_lose(found.lost);
+    if (done && !found.gained.empty()) done = co_await found.node->before_gain(found.gained);
   }
 
   // From here on nothing waits.
-  std::vector<Node*> prepared;
   if (done) done = apply();
   const std::vector<Node*> order = parents_first(affected());
   if (done) {
     for (Node* node : order) {
       done = node->prepare_access(node->cumulative_access());
       if (!done) break;
-      prepared.push_back(node);
+      if (std::ranges::find(involved, node) == involved.end()) involved.push_back(node);
     }
   }
-  for (Node* node : prepared) done ? node->commit_access() : node->abort_access();
+  if (done) {
+    for (Node* node : order) node->commit_access();
+  } else {
+    for (Node* node : involved) node->abort_access();
+  }
   if (done) {
     undo_.clear();
   } else {

@@ -53,7 +53,8 @@ class EngineFile {
  public:
   virtual ~EngineFile() = default;
 
-  // Never wait: may be short, or fail with EAGAIN.
+  // May be short. read_now never waits: EAGAIN when it would have to, EOPNOTSUPP when the file never lets it.
+  // write_now puts the data into the page cache, which seldom takes long where FileStatus::is_quick.
   virtual SysResult<std::size_t> read_now(std::uint64_t offset, const Buffers& out) = 0;
   virtual SysResult<std::size_t> write_now(std::uint64_t offset, const ConstBuffers& data) = 0;
 
@@ -68,6 +69,13 @@ class EngineFile {
   virtual SysTask<std::uint64_t> seek(Seek what, std::uint64_t offset) = 0;
   virtual SysTask<FileStatus> status() = 0;
   virtual SysTask<> will_need(Range range) = 0;  // brings it into the page cache
+
+  // Opens the very same file a second time with `access`; the locks stay as they are. Then either commit_reopen(),
+  // with nothing in flight, makes the new descriptor the one that is used, or abort_reopen() drops it. Both do
+  // nothing where nothing was prepared.
+  virtual SysTask<> prepare_reopen(FileAccess access) = 0;
+  virtual void commit_reopen() = 0;
+  virtual void abort_reopen() = 0;
 
   // Advisory byte locks, shared, owned by this file's own lock descriptor: they are gone when the file is.
   // Not through a ring: a registered file keeps its locks for a while after the process has gone.

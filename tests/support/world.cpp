@@ -9,8 +9,15 @@ SysTask<std::unique_ptr<EngineFile>> NoEngine::open(const std::string&, OpenFlag
 }
 SysTask<> NoEngine::remove(const std::string&) { co_return std::unexpected(Errno{ENOENT}); }
 
-World::World(std::uint64_t seed) : World(seed, none_) {}
-World::World(std::uint64_t seed, Engine& engine)
-    : scheduler(seed), home{scheduler.executor(), clock, engine, buffers, log} {}
+World::World(std::uint64_t seed) : World(seed, nullptr, nullptr) {}
+World::World(std::uint64_t seed, Engine& engine) : World(seed, nullptr, &engine) {}
+World::World(std::uint64_t seed, Disk& disk) : World(seed, &disk, nullptr) {}
+
+World::World(std::uint64_t seed, Disk* disk, Engine* engine)
+    : scheduler(seed),
+      own_engine_(disk != nullptr
+                      ? std::unique_ptr<Engine>(std::make_unique<SimEngine>(*disk, scheduler))
+                      : std::make_unique<NoEngine>()),
+      home{scheduler.executor(), clock, engine != nullptr ? *engine : *own_engine_, buffers, log} {}
 
 }  // namespace sim

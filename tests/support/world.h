@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graph/base/home.h"
+#include "tests/support/sim_disk.h"
 #include "tests/support/sim_executor.h"
 
 namespace sim {
@@ -35,17 +36,21 @@ class World {
  public:
   explicit World(std::uint64_t seed);
   World(std::uint64_t seed, Engine& engine);
+  // One process of those that share `disk`.
+  World(std::uint64_t seed, Disk& disk);
 
   template <class T>
   Result<T> run(Task<T> task) {
     return sim::run(scheduler, std::move(task));
   }
 
+  Scheduler scheduler;
+
  private:
-  NoEngine none_;
+  std::unique_ptr<Engine> own_engine_;  // where the caller brings none
+  World(std::uint64_t seed, Disk* disk, Engine* engine);
 
  public:
-  Scheduler scheduler;
   SimClock clock{scheduler};
   BufferPool buffers;
   MemoryLog log;
