@@ -277,8 +277,8 @@ Task<> Graph::detach(std::unique_ptr<BlockBackend> view) {
   {
     const Edge last = std::move(view->edge_);
     rights.refresh(node);
-    view.reset();
   }
+  view.reset();  // after its edge, which refers to it
   Result<> released = co_await rights.commit();
   Result<> reaped = co_await reap();
   co_return released ? reaped : released;
