@@ -379,9 +379,12 @@ std::vector<Node*> Graph::nodes() const {
   return parents_first(all);
 }
 
-void Graph::refresh_limits() {
+void Graph::refresh() {
   const std::vector<Node*> order = nodes();
-  for (auto node = order.rbegin(); node != order.rend(); ++node) (*node)->refresh_limits();
+  for (auto node = order.rbegin(); node != order.rend(); ++node) {
+    (*node)->refresh_limits();
+    (*node)->refresh_size();
+  }
 }
 
 void Quiet::cover(Node& node) {

@@ -15,7 +15,7 @@ constexpr std::array witness_options{
 class Witness final : public graph::Protocol {
  public:
   explicit Witness(bool flush_works) : flush_works_(flush_works) {}
-  std::uint64_t size() const override { return 1 * MiB; }
+  std::uint64_t own_size() const override { return 1 * MiB; }
   graph::Growth growth() const override { return graph::Growth::never; }
   Task<> read(std::uint64_t, const Buffers& out) override {
     fill_zero(out);
