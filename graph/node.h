@@ -49,6 +49,8 @@ struct Limits {
   bool native_zeroes = false;  // write_zeroes does better than writing them
   bool unaligned_tail_writes =
       true;  // an end that is no multiple of request_alignment can be written
+
+  bool takes_any_bytes() const { return (request_alignment | memory_alignment) == 1; }
 };
 
 struct WriteFlags {
