@@ -22,6 +22,8 @@ struct ServerOptions {
   Clock::Duration handshake_timeout = std::chrono::seconds(10);  // from accept to the reply to GO; 0: none
   Clock::Duration drain_timeout = std::chrono::seconds(10);      // stop() cuts off who takes longer
   std::size_t connections_max = 100;
+  // Of those, clients that have not agreed on an export yet: the oldest gives way to a new one (statement 18).
+  std::size_t handshaking_max = 32;
 };
 
 class Server {
@@ -61,6 +63,7 @@ class Server {
  private:
   asio::awaitable<void> run(std::unique_ptr<Connection> connection);
   asio::awaitable<void> cut_off_at(Timer& limit);
+  bool make_room();
 
   Home& home_;
   ServerOptions options_;
