@@ -152,7 +152,9 @@ NbdHost::~NbdHost() {
   EXPECT_TRUE(stopped_) << "the server does not stop";
   EXPECT_TRUE(nobody_is_left());
   for (auto& item : server.release_exports()) {
-    const Result<> detached = world.run(graph.detach(item->release()));
+    auto view = item->release();
+    if (!view) continue;
+    const Result<> detached = world.run(graph.detach(std::move(view)));
     EXPECT_TRUE(detached);
   }
   const Result<> closed = world.run(graph.close());
@@ -269,6 +271,13 @@ std::string pattern(std::size_t length, unsigned start) {
   std::string data(length, '\0');
   for (std::size_t i = 0; i < length; ++i) data[i] = static_cast<char>((i + start) % 251 + 1);
   return data;
+}
+
+std::string difference(std::string_view actual, std::string_view expected) {
+  const auto [left, right] = std::ranges::mismatch(actual, expected);
+  if (left == actual.end() && right == expected.end()) return "";
+  return std::to_string(actual.size()) + " bytes instead of " + std::to_string(expected.size()) +
+         ", different from byte " + std::to_string(left - actual.begin());
 }
 
 std::string zeroes(std::size_t length) { return std::string(length, '\0'); }

@@ -122,6 +122,8 @@ class NbdHost {
 
 // "abcd..." of any length, different at every 251st byte.
 std::string pattern(std::size_t length, unsigned start = 0);
+// "" when the two are equal, else where they are not: for bytes that nobody wants to see printed.
+std::string difference(std::string_view actual, std::string_view expected);
 std::string zeroes(std::size_t length);
 
 }  // namespace test
