@@ -25,7 +25,7 @@ class Raw final : public graph::Node {
     own(file_);
   }
 
-  std::uint64_t size() const override {
+  std::uint64_t own_size() const override {
     if (length_) return *length_;
     return file_.size() > offset_ ? file_.size() - offset_ : 0;
   }

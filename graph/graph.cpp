@@ -8,18 +8,6 @@
 namespace graph {
 namespace {
 
-constexpr std::size_t name_length_max = 31;
-
-// G-2
-bool is_node_name(std::string_view name) {
-  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  const auto inner = [&](char c) {
-    return letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
-  };
-  return !name.empty() && name.size() <= name_length_max && letter(name.front()) &&
-         std::ranges::all_of(name, inner);
-}
-
 constexpr std::array common_options{
     OptionSpec{"driver", Kind::text, "", "what kind of node this is"},
     OptionSpec{"read-only", Kind::boolean, "false", "never written"},
@@ -156,30 +144,17 @@ std::vector<std::string> Graph::driver_names() const {
 
 Task<std::shared_ptr<Node>> Graph::add(std::string name, const Options& options,
                                        CommonOptions inherited) {
-  const auto refuse = [&](const Position& where, std::string why) {
-    return std::unexpected(at_position(where, Error(Errc::invalid_argument, std::move(why))));
-  };
-  const OptionValue* kind = options.find("driver");
-  if (kind == nullptr) co_return refuse(options.position(), "the key 'driver' is missing");
-  if (kind->text() == nullptr) co_return refuse(kind->position, "'driver': expected a string");
-  const Driver* found = driver(*kind->text());
-  if (found == nullptr) {
-    std::string why = "there is no driver '" + *kind->text() + "'";
-    const std::vector<std::string> known = driver_names();
-    if (const auto near = nearest(*kind->text(), known)) why += ", did you mean '" + *near + "'?";
-    co_return refuse(kind->position, std::move(why));
-  }
-  CO_CHECK(check_options(options, found->options, common_options));
+  CO_TRY(const Driver* found, check_node(name, options, drivers_));
   CO_TRY(const CommonOptions common, common_of(options, inherited));
   if (name.empty()) {
     std::string number = std::to_string(implicit_++);
     name = "#block" + std::string(number.size() < 3 ? 3 - number.size() : 0, '0') + number;
-  } else if (!is_node_name(name)) {
-    co_return refuse(
-        options.position(),
-        "'" + name + "' is no node name: 1 to 31 of A-Z a-z 0-9 - . _, a letter first");
   }
-  if (find(name)) co_return refuse(options.position(), "there is a node '" + name + "' already");
+  if (find(name)) {
+    co_return std::unexpected(at_position(
+        options.position(),
+        Error(Errc::invalid_argument, "there is a node '" + name + "' already")));
+  }
 
   OpenContext context(*this, name, options, *found, common);
   auto opened = co_await found->open(context);
@@ -404,9 +379,12 @@ std::vector<Node*> Graph::nodes() const {
   return parents_first(all);
 }
 
-void Graph::refresh_limits() {
+void Graph::refresh() {
   const std::vector<Node*> order = nodes();
-  for (auto node = order.rbegin(); node != order.rend(); ++node) (*node)->refresh_limits();
+  for (auto node = order.rbegin(); node != order.rend(); ++node) {
+    (*node)->refresh_limits();
+    (*node)->refresh_size();
+  }
 }
 
 void Quiet::cover(Node& node) {

@@ -77,7 +77,8 @@ class Graph {
   asio::awaitable<Turn> turn();
   // All nodes, parents first.
   std::vector<Node*> nodes() const;
-  void refresh_limits();
+  // Limits and sizes of all nodes, children first.
+  void refresh();
   Home& home() const { return home_; }
   const Driver* driver(std::string_view name) const;
   std::vector<std::string> driver_names() const;

@@ -97,8 +97,12 @@ class Node : public Parent {
   std::string describe() const override { return "node '" + name_ + "'"; }
   Node* as_node() override { return this; }
 
-  // Size of the content, in bytes; any number.
-  virtual std::uint64_t size() const = 0;
+  // Size of the content, in bytes; any number. A copy of own_size(), so that a long chain of nodes costs nothing.
+  std::uint64_t size() const { return size_; }
+  // The size as the driver has it now.
+  virtual std::uint64_t own_size() const = 0;
+  // To be called when own_size() has changed: this node and those that show its content say so from now on.
+  void refresh_size();
   virtual Growth growth() const = 0;
   // growth() with as_child resolved.
   bool can_grow() const;
@@ -180,6 +184,7 @@ class Node : public Parent {
   std::vector<Edge*>
       children_;  // members of the driver, which it may move: an Edge keeps this list right
   std::vector<Edge*> parents_;
+  std::uint64_t size_ = 0;
   Limits limits_;
   RequestTracker tracker_;
   FlushQueue flushes_;
@@ -199,7 +204,7 @@ class Filter : public Node {
   Edge& file() { return *file_; }
   const Edge& file() const { return *file_; }
   bool is_filter() const override { return true; }
-  std::uint64_t size() const override;
+  std::uint64_t own_size() const override;
   Growth growth() const override { return Growth::as_child; }
   Task<> read(std::uint64_t offset, const Buffers& out) override;
   Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) override;

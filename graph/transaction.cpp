@@ -163,7 +163,10 @@ void Transaction::undo() {
 Result<> Transaction::apply() {
   if (Result<> applied = apply_edges(); !applied) return applied;
   const std::vector<Node*> order = parents_first(affected());
-  for (auto node = order.rbegin(); node != order.rend(); ++node) (*node)->refresh_limits();
+  for (auto node = order.rbegin(); node != order.rend(); ++node) {
+    (*node)->refresh_limits();
+    (*node)->refresh_size();
+  }
   for (Node* node : order) {
     if (Result<> settled = settle(*node); !settled) return settled;
   }
@@ -207,7 +210,7 @@ Task<> Transaction::commit(const Turn&) {
   } else {
     undo();
   }
-  graph_.refresh_limits();
+  graph_.refresh();
   DrainedSection::cover_new_views(graph_);
   co_return done;
 }
@@ -226,7 +229,7 @@ std::vector<Transaction::Difference> Transaction::try_out(Result<>& done) {
     if (done && !(found.gained.empty() && found.lost.empty())) differences.push_back(found);
   }
   undo();
-  graph_.refresh_limits();
+  graph_.refresh();
   return differences;
 }
 

@@ -58,7 +58,7 @@ class Bench {
                    std::initializer_list<std::pair<const char*, std::string>> options);
   std::shared_ptr<graph::Node> shared(const graph::Node& node) { return graph.find(node.name()); }
   // The limits of a disk changed.
-  void refresh() { graph.refresh_limits(); }
+  void refresh() { graph.refresh(); }
 
   Result<View*> try_view(graph::Node& node, graph::ViewOptions options);
   View& view(graph::Node& node, graph::ViewOptions options);

@@ -111,6 +111,7 @@ Task<> Disk::write(std::uint64_t offset, const ConstBuffers& data, graph::WriteF
     co_return std::unexpected(fault(Errc::no_space, offset, "is full"));
   }
   content.resize(std::max<std::uint64_t>(content.size(), range.end()));
+  refresh_size();
   for (const auto& span : data.spans()) {
     content.replace(offset, span.size(), reinterpret_cast<const char*>(span.data()), span.size());
     offset += span.size();
@@ -129,6 +130,7 @@ Task<> Disk::write_zeroes(Range range, graph::ZeroFlags flags) {
   }
   CO_CHECK(co_await script.call(*this, call));
   content.resize(std::max<std::uint64_t>(content.size(), range.end()));
+  refresh_size();
   content.replace(range.offset, range.length, range.length, '\0');
   if (flags.fua) durable = content;
   co_return ok;
@@ -157,6 +159,7 @@ Task<> Disk::resize(std::uint64_t size) {
     co_return std::unexpected(fault(Errc::not_supported, 0, "can't grow"));
   }
   content.resize(size);
+  refresh_size();
   co_return ok;
 }
 

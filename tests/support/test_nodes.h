@@ -79,7 +79,7 @@ class Disk final : public graph::Protocol {
 
   std::string content;
   std::string durable;  // what a power cut leaves
-  graph::Limits wants;  // take effect when the graph changes, or by refresh_limits()
+  graph::Limits wants;  // take effect when the graph changes, or by Graph::refresh()
   graph::Growth grows = graph::Growth::yes;
   std::optional<Errc> close_error;
   std::optional<std::vector<graph::Extent>>
@@ -87,7 +87,7 @@ class Disk final : public graph::Protocol {
   Script script;
   Rights rights;
 
-  std::uint64_t size() const override { return content.size(); }
+  std::uint64_t own_size() const override { return content.size(); }
   graph::Growth growth() const override { return grows; }
   Task<> read(std::uint64_t offset, const Buffers& out) override;
   Task<> write(std::uint64_t offset, const ConstBuffers& data, graph::WriteFlags flags) override;
@@ -149,7 +149,7 @@ class Table final : public graph::Format {
   graph::Edge& file() { return file_; }
   graph::Edge& other() { return other_; }
 
-  std::uint64_t size() const override { return bytes; }
+  std::uint64_t own_size() const override { return bytes; }
   graph::Growth growth() const override { return graph::Growth::yes; }
   Task<> write(std::uint64_t offset, const ConstBuffers& data, graph::WriteFlags flags) override;
   Task<> flush_to_children() override;
