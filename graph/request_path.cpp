@@ -226,7 +226,14 @@ Task<> read(Node& node, std::uint64_t offset, const Buffers& out) {
   }
   Bounce bounce(node, whole.length);
   Result<> done = co_await read_aligned(node, whole.offset, bounce.list);
-  if (!done) co_return seen_in(wanted, node, std::move(done));
+  if (!done) {  // what comes before the byte that failed is good, and the caller may use it
+    Result<> seen = seen_in(wanted, node, std::move(done));
+    const std::uint64_t at = std::clamp(seen.error().offset, wanted.offset, wanted.end());
+    const Buffers good(
+        bounce.memory.bytes().subspan(wanted.offset - whole.offset, at - wanted.offset));
+    copy_bytes(out, ConstBuffers(good));
+    co_return seen;
+  }
   const Buffers inner(bounce.memory.bytes().subspan(wanted.offset - whole.offset, wanted.length));
   copy_bytes(out, ConstBuffers(inner));
   co_return ok;
