@@ -89,7 +89,7 @@ Limits Node::own_limits() const {
 
 void Node::refresh_size() {
   const std::uint64_t now = own_size();
-  const bool plain = limits_.request_alignment == 1 && limits_.max_transfer >= plain_length_max;
+  const bool plain = limits_.takes_any_bytes() && limits_.max_transfer >= plain_length_max;
   plain_size_ = plain ? now : 0;
   if (now == size_) return;
   size_ = now;

@@ -47,8 +47,8 @@ struct Limits {
   std::uint64_t max_discard = std::numeric_limits<std::uint64_t>::max();
   bool native_fua = false;     // write and write_zeroes honour `fua` themselves
   bool native_zeroes = false;  // write_zeroes does better than writing them
-  bool unaligned_tail_writes =
-      true;  // an end that is no multiple of request_alignment can be written
+  // Without it, an end that is no multiple of request_alignment is written only for who may resize (P-9).
+  bool unaligned_tail_writes = true;
 
   bool takes_any_bytes() const { return (request_alignment | memory_alignment) == 1; }
 };

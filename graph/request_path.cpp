@@ -10,21 +10,16 @@ namespace {
 constexpr std::size_t zero_write_max =
     1 * MiB;  // of zeroes written at a time where there is no better way
 
-enum class Purpose : std::uint8_t { read, write };
-
 // `range` grown to whole units, but not past the end that the node has, or has after the request
-// there a request may stop anywhere, unless the node can't write it so.
-Range padded(const Node& node, Range range, Purpose purpose) {
-  const Limits& limits = node.limits();
-  Range wide = range.widened(limits.request_alignment);
-  if (purpose == Purpose::read || limits.unaligned_tail_writes) {
-    wide.length = std::min(wide.end(), std::max(node.size(), range.end())) - wide.offset;
-  }
+// there a request may stop anywhere.
+Range padded(const Node& node, Range range) {
+  Range wide = range.widened(node.limits().request_alignment);
+  wide.length = std::min(wide.end(), std::max(node.size(), range.end())) - wide.offset;
   return wide;
 }
 
 bool needs_padding(const Node& node, Range range) {
-  return padded(node, range, Purpose::write) != range;
+  return padded(node, range) != range;
 }
 
 // An error as the caller sees it, who asked for `wanted`: a bad byte in the padding is a bad unit,
@@ -126,7 +121,7 @@ Task<> read_unit(Node& node, std::uint64_t offset, std::span<std::byte> unit) {
 // nothing is written. Requires: nobody else writes there meanwhile.
 Task<> write_padded(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
   const Range wanted{offset, data.size()};
-  const Range whole = padded(node, wanted, Purpose::write);
+  const Range whole = padded(node, wanted);
   const std::uint64_t unit = node.limits().request_alignment;
   const std::uint64_t head = wanted.offset - whole.offset;
   const std::uint64_t tail = whole.end() - wanted.end();
@@ -220,7 +215,7 @@ std::uint64_t discard_piece(const Node& node, std::uint64_t at, std::uint64_t en
 
 Task<> read(Node& node, std::uint64_t offset, const Buffers& out) {
   const Range wanted{offset, out.size()};
-  const Range whole = padded(node, wanted, Purpose::read);
+  const Range whole = padded(node, wanted);
   if (whole == wanted && out.is_aligned_to(node.limits().memory_alignment)) {
     co_return co_await read_aligned(node, offset, out);
   }
@@ -271,7 +266,7 @@ Task<> write_zeroes(Node& node, Range range, ZeroFlags flags) {
 Task<> discard(Node& node, Range range) {
   if (range.empty() || node.common().discard == DiscardMode::ignore) co_return ok;  // Z-2
   const std::uint64_t unit = node.limits().request_alignment;
-  const Claim held = co_await claim(node, padded(node, range, Purpose::read));
+  const Claim held = co_await claim(node, padded(node, range));
   const std::uint64_t end =
       range.end() == node.size() ? range.end() : align_down(range.end(), unit);
   for (std::uint64_t at = align_up(range.offset, unit); at < end;) {

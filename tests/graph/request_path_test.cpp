@@ -248,17 +248,6 @@ TEST_F(RequestPath, A5_AGrowingWriteEndsWhereItEnds) {
   EXPECT_EQ(disk.content.substr(999), "." + std::string(100, '\0') + "xy");
 }
 
-TEST_F(RequestPath, A5_AMediumThatCantStopAtARaggedEndIsRoundedUpForWhoMayGrowIt) {
-  test::Disk& disk = aligned_disk(1000);
-  disk.wants.unaligned_tail_writes = false;
-  refresh();
-  test::View& owner = grower(disk);
-
-  EXPECT_OK(write(owner, 999, "x"));
-
-  EXPECT_EQ(disk.content, std::string(999, '.') + "x" + std::string(24, '\0'));
-}
-
 TEST_F(RequestPath, A5_ARequestThatStopsAtTheEndIsPaddedWhenTheEndMovesWhileItWaits) {
   test::Disk& disk = aligned_disk(1000);
   test::View& guest = writer(disk);

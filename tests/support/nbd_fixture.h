@@ -98,7 +98,7 @@ class NbdHost {
                std::string description = "");
   void put(std::string_view node, std::uint64_t offset, std::string data);
   std::string get(std::string_view node, Range range);
-  void take_effect() { graph.refresh_limits(); }
+  void take_effect() { graph.refresh(); }
 
   // Runs server.stop() beside everything else.
   void begin_stop();
