@@ -1,5 +1,6 @@
-// raw.cpp - the bytes of the child as they are, or a window of them. Transparent for growth without `size`; with
-// `offset` and `size`, too, it takes and shares only what its own parents do (Role::window).
+// raw.cpp - the bytes of the child as they are, or a window of them. Transparent for growth without
+// `size`; with `offset` and `size`, too, it takes and shares only what its own parents do
+// (Role::window).
 #include <array>
 
 #include "formats/formats.h"
@@ -24,7 +25,7 @@ class Raw final : public graph::Node {
     own(file_);
   }
 
-  std::uint64_t size() const override {
+  std::uint64_t own_size() const override {
     if (length_) return *length_;
     return file_.size() > offset_ ? file_.size() - offset_ : 0;
   }
@@ -37,17 +38,21 @@ class Raw final : public graph::Node {
   }
 
   Task<> read(std::uint64_t offset, const Buffers& out) override {
-    return file_.read(offset_ + offset, out);
+    return seen_from_here(file_.read(offset_ + offset, out));
   }
   Task<> write(std::uint64_t offset, const ConstBuffers& data, graph::WriteFlags flags) override {
-    if (leaves({offset, data.size()})) [[unlikely]] return full(offset);
-    return file_.write(offset_ + offset, data, flags);
+    if (leaves({offset, data.size()})) [[unlikely]]
+      return full(offset);
+    return seen_from_here(file_.write(offset_ + offset, data, flags));
   }
   Task<> write_zeroes(Range range, graph::ZeroFlags flags) override {
-    if (leaves(range)) [[unlikely]] return full(range.offset);
-    return file_.write_zeroes(range.shifted(offset_), flags);
+    if (leaves(range)) [[unlikely]]
+      return full(range.offset);
+    return seen_from_here(file_.write_zeroes(range.shifted(offset_), flags));
   }
-  Task<> discard(Range range) override { return file_.discard(range.shifted(offset_)); }
+  Task<> discard(Range range) override {
+    return seen_from_here(file_.discard(range.shifted(offset_)));
+  }
   Task<> resize(std::uint64_t size) override {
     if (length_) {
       return failed(fault(Errc::not_supported, 0, "raw: a window of fixed size can't be resized"));
@@ -73,10 +78,18 @@ class Raw final : public graph::Node {
   }
 
  private:
-  // Past the end of a window, even where the edge above may grow what it writes to.
-  bool leaves(Range range) const {
-    return length_ ? !range.lies_within(*length_) : !checked_add(offset_ + range.length, range.offset);
+  // An error of the child, in bytes of this node.
+  Task<> seen_from_here(Task<> task) const {
+    return offset_ == 0 ? std::move(task) : shifted_back(std::move(task));
   }
+  Task<> shifted_back(Task<> task) const {
+    Result<> done = co_await std::move(task);
+    if (done) co_return done;
+    const std::uint64_t at = done.error().offset;
+    co_return std::unexpected(std::move(done).error().at(at > offset_ ? at - offset_ : 0));
+  }
+  // Past the end of a window, even where the edge above may grow what it writes to.
+  bool leaves(Range range) const { return length_ && !range.lies_within(*length_); }
   Task<> full(std::uint64_t offset) const {
     return failed(fault(Errc::no_space, offset, "raw: the window is full"));
   }
@@ -104,7 +117,7 @@ Task<std::unique_ptr<graph::Node>> open_raw(graph::OpenContext& context) {
 
 }  // namespace
 
-extern const graph::Driver raw_driver{"raw", "the bytes of another node as they are, or a window of them",
-                                      raw_options, open_raw};
+extern const graph::Driver raw_driver{
+    "raw", "the bytes of another node as they are, or a window of them", raw_options, open_raw};
 
 }  // namespace formats

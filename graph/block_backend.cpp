@@ -29,7 +29,7 @@ Result<> BlockBackend::check(Intent intent, Range range) const {
   }
   if (range.lies_within(size())) return ok;
   if (intent == Intent::write && !window_ && edge_.may(Permission::resize) &&
-      checked_add(range.offset, range.length)) {
+      range.lies_within(size_max)) {
     return ok;
   }
   return std::unexpected(Error(Errc::out_of_range, "", range.offset,
@@ -40,12 +40,14 @@ Result<> BlockBackend::check(Intent intent, Range range) const {
 
 Task<Gate::Pass> BlockBackend::enter(Intent intent, Range range) {
   CO_CHECK(check(intent, range));
-  if (gate_.closed() && options_.queue_while_drained) {
-    Gate::Pass pass = co_await gate_.enter();
+  if (gate_->closed() && options_.queue_while_drained) {
+    const std::shared_ptr<Gate> gate = gate_;
+    Gate::Pass pass = co_await gate->enter();
+    if (!pass) co_return failure(Errc::shutting_down, "the view was detached");  // `this` is gone
     CO_CHECK(check(intent, range));  // the world may have changed meanwhile
     co_return std::move(pass);
   }
-  co_return gate_.enter_anyway();
+  co_return gate_->enter_anyway();
 }
 
 Result<> BlockBackend::seen_from_here(Result<> done) const {
@@ -59,7 +61,7 @@ Task<> BlockBackend::read(std::uint64_t offset, const Buffers& out) {
   const Range range{offset, out.size()};
   if (Result<> allowed = check(Intent::read, range); !allowed) co_return allowed;
   if (range.empty()) co_return ok;
-  Gate::Pass pass = gate_.try_enter();
+  Gate::Pass pass = gate_->try_enter();
   if (!pass) {
     CO_TRY(Gate::Pass late, co_await enter(Intent::read, range));
     pass = std::move(late);
@@ -73,7 +75,7 @@ Task<> BlockBackend::write(std::uint64_t offset, const ConstBuffers& data, Write
   const Range range{offset, data.size()};
   if (Result<> allowed = check(Intent::write, range); !allowed) co_return allowed;
   if (range.empty()) co_return ok;
-  Gate::Pass pass = gate_.try_enter();
+  Gate::Pass pass = gate_->try_enter();
   if (!pass) {
     CO_TRY(Gate::Pass late, co_await enter(Intent::write, range));
     pass = std::move(late);
@@ -138,8 +140,9 @@ Task<> BlockBackend::resize(std::uint64_t size) {
 }
 
 asio::awaitable<void> BlockBackend::drain() {
-  gate_.close();
-  co_await gate_.drained();
+  const std::shared_ptr<Gate> gate = gate_;
+  gate->close();
+  co_await gate->drained();
 }
 
 Result<> BlockBackend::check_resize(std::uint64_t size) const {

@@ -1,5 +1,5 @@
-// driver.h - what a kind of node is called, which keys it has, and how one is opened. A driver is one .cpp file
-// whose only export is its table; main lists the tables.
+// driver.h - what a kind of node is called, which keys it has, and how one is opened. A driver is
+// one .cpp file whose only export is its table; main lists the tables.
 #pragma once
 
 #include <memory>
@@ -27,18 +27,20 @@ class OpenContext final : public Parent {
   const CommonOptions& common() const { return common_; }
   Home& home() const;
 
-  // The child that `key` names, or describes: then it is opened, too. Good for reading while the driver opens; the
-  // rights of its role come when the node is part of the graph.
-  // Errors: invalid_argument (the key is missing, no such node), what opening it says; with the position.
+  // The child that `key` names, or describes: then it is opened, too. Good for reading while the
+  // driver opens; the rights of its role come when the node is part of the graph. Errors:
+  // invalid_argument (the key is missing, no such node), what opening it says; with the position.
   Task<Edge> attach(std::string_view key, Role role);
   // `error` with the position of `key` in front.
   std::unexpected<Error> blame(std::string_view key, Error error) const;
 
  private:
+  friend class Graph;
   Graph& graph_;
   std::string node_name_;
   OptionReader reader_;
   CommonOptions common_;
+  std::vector<std::shared_ptr<Node>> attached_;  // what it held, for when opening fails
 };
 
 struct Driver {
@@ -51,5 +53,14 @@ struct Driver {
 
 // The keys of every node, `driver` among them.
 std::span<const OptionSpec> common_node_options();
+
+// G-2: 1 to 31 of A-Z a-z 0-9 - . _, a letter first.
+bool is_node_name(std::string_view name);
+
+// What can be said of a node's description before anything is opened: its name ("" for an inline one), its driver,
+// its keys, and those of inline children. Gives the driver.
+// Errors: invalid_argument with the position.
+Result<const Driver*> check_node(std::string_view name, const Options& options,
+                                 std::span<const Driver* const> drivers);
 
 }  // namespace graph

@@ -61,7 +61,8 @@ void Edge::point_to(std::shared_ptr<Node> child) {
   link();
 }
 
-// The backup of the border's check: what fails here is a bug of the caller, and still only an error (P-10).
+// The backup of the border's check: what fails here is a bug of the caller, and still only an error
+// (P-10).
 Result<> Edge::admit(Permission needed, Range range) const {
   if (!access_.taken.has(needed)) {
     return failure(Errc::permission_denied, child_->name() + ": used without the permission '" +
@@ -69,19 +70,19 @@ Result<> Edge::admit(Permission needed, Range range) const {
   }
   if (range.lies_within(child_->size())) return ok;
   if (needed == Permission::write && access_.taken.has(Permission::resize) &&
-      checked_add(range.offset, range.length)) {
+      range.lies_within(size_max)) {
     return ok;
   }
   if (needed == Permission::write) ++child_->refused_growth;
   return std::unexpected(Error(Errc::out_of_range, child_->name(), range.offset,
-                               child_->name() + ": " + std::to_string(range.length) +
-                                   " bytes at " + std::to_string(range.offset) +
-                                   " leave its size of " + std::to_string(child_->size())));
+                               child_->name() + ": " + std::to_string(range.length) + " bytes at " +
+                                   std::to_string(range.offset) + " leave its size of " +
+                                   std::to_string(child_->size())));
 }
 
 Task<> Edge::read(std::uint64_t offset, const Buffers& out) {
-  if (!Range{offset, out.size()}.lies_within(child_->size()) ||
-      !may(Permission::consistent_read)) [[unlikely]] {
+  if (!Range{offset, out.size()}.lies_within(child_->size()) || !may(Permission::consistent_read))
+      [[unlikely]] {
     return failed(admit(Permission::consistent_read, {offset, out.size()}).error());
   }
   const Limits& limits = child_->limits();
@@ -92,7 +93,8 @@ Task<> Edge::read(std::uint64_t offset, const Buffers& out) {
 }
 
 Task<> Edge::write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
-  if (!Range{offset, data.size()}.lies_within(child_->size()) || !may(Permission::write)) [[unlikely]] {
+  if (!Range{offset, data.size()}.lies_within(child_->size()) || !may(Permission::write))
+      [[unlikely]] {
     if (Result<> admitted = admit(Permission::write, {offset, data.size()}); !admitted) {
       return failed(std::move(admitted).error());
     }
@@ -131,6 +133,10 @@ Task<> Edge::resize(std::uint64_t size) {
   if (!may(Permission::resize)) {
     return failed(Error(Errc::permission_denied,
                         child_->name() + ": resized without the permission 'resize'"));
+  }
+  if (size > size_max) {
+    return failed(Error(Errc::out_of_range, child_->name(), size_max,
+                        child_->name() + ": can't be " + std::to_string(size) + " bytes long"));
   }
   if (Result<> allowed = check_resize(*child_, size); !allowed) {
     return failed(std::move(allowed).error());

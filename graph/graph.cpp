@@ -8,25 +8,12 @@
 namespace graph {
 namespace {
 
-constexpr std::size_t name_length_max = 31;
-
-// G-2
-bool is_node_name(std::string_view name) {
-  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  const auto inner = [&](char c) {
-    return letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
-  };
-  return !name.empty() && name.size() <= name_length_max && letter(name.front()) &&
-         std::ranges::all_of(name, inner);
-}
-
 constexpr std::array common_options{
     OptionSpec{"driver", Kind::text, "", "what kind of node this is"},
     OptionSpec{"read-only", Kind::boolean, "false", "never written"},
     OptionSpec{"auto-read-only", Kind::boolean, "false",
                "opened read-only, and again for writing while there is a writer"},
-    OptionSpec{"force-share", Kind::boolean, "false",
-               "take no locks; needs read-only"},
+    OptionSpec{"force-share", Kind::boolean, "false", "take no locks; needs read-only"},
     OptionSpec{"discard", Kind::choice, "unmap", "what a discard does: nothing, or free the space",
                "unmap|ignore|on|off"},
     OptionSpec{"detect-zeroes", Kind::choice, "off",
@@ -62,6 +49,21 @@ Result<CommonOptions> common_of(const Options& options, const CommonOptions& inh
     return refuse("force-share", "force-share = true needs read-only = true");
   }
   return common;
+}
+
+// G-1
+Result<> check_children(const Node& node) {
+  const auto children_as = [&](Role role) {
+    return std::ranges::count(node.children(), role, &Edge::role);
+  };
+  const auto filtered = children_as(Role::filtered);
+  const auto backing = children_as(Role::backing);
+  std::string wrong;
+  if (node.is_filter() && filtered != 1) wrong = "a filter has one filtered child";
+  if (node.is_filter() && backing != 0) wrong = "a filter has no backing child";
+  if (!node.is_filter() && filtered != 0) wrong = "only a filter has a filtered child";
+  if (backing > 1) wrong = "a node has one backing child at most";
+  return wrong.empty() ? ok : failure(Errc::invalid_argument, node.name() + ": " + wrong);
 }
 
 }  // namespace
@@ -102,6 +104,7 @@ Task<Edge> OpenContext::attach(std::string_view key, Role role) {
                                  node_name_ + ": there is no node '" + *value->text() + "'"));
     }
   }
+  attached_.push_back(node);
   Edge edge(std::string(key), role, std::move(node));
   edge.parent_ = this;
   Transaction reading(graph_);
@@ -116,6 +119,18 @@ Graph::Graph(Home& home, std::span<const Driver* const> drivers)
 
 Graph::~Graph() { assert(nodes_.empty()); }
 
+Turn::~Turn() {
+  if (graph_ == nullptr) return;
+  ++graph_->turns_ended_;
+  graph_->turn_changed_.notify_all();
+}
+
+asio::awaitable<Turn> Graph::turn() {
+  const std::uint64_t mine = turns_taken_++;
+  while (turns_ended_ != mine) co_await turn_changed_.wait();
+  co_return Turn(*this);
+}
+
 const Driver* Graph::driver(std::string_view name) const {
   const auto found = std::ranges::find(drivers_, name, &Driver::name);
   return found == drivers_.end() ? nullptr : *found;
@@ -129,48 +144,50 @@ std::vector<std::string> Graph::driver_names() const {
 
 Task<std::shared_ptr<Node>> Graph::add(std::string name, const Options& options,
                                        CommonOptions inherited) {
-  const auto refuse = [&](const Position& where, std::string why) {
-    return std::unexpected(at_position(where, Error(Errc::invalid_argument, std::move(why))));
-  };
-  const OptionValue* kind = options.find("driver");
-  if (kind == nullptr) co_return refuse(options.position(), "the key 'driver' is missing");
-  if (kind->text() == nullptr) co_return refuse(kind->position, "'driver': expected a string");
-  const Driver* found = driver(*kind->text());
-  if (found == nullptr) {
-    std::string why = "there is no driver '" + *kind->text() + "'";
-    const std::vector<std::string> known = driver_names();
-    if (const auto near = nearest(*kind->text(), known)) why += ", did you mean '" + *near + "'?";
-    co_return refuse(kind->position, std::move(why));
-  }
-  CO_CHECK(check_options(options, found->options, common_options));
+  CO_TRY(const Driver* found, check_node(name, options, drivers_));
   CO_TRY(const CommonOptions common, common_of(options, inherited));
   if (name.empty()) {
     std::string number = std::to_string(implicit_++);
     name = "#block" + std::string(number.size() < 3 ? 3 - number.size() : 0, '0') + number;
-  } else if (!is_node_name(name)) {
-    co_return refuse(options.position(),
-                     "'" + name + "' is no node name: 1 to 31 of A-Z a-z 0-9 - . _, a letter first");
   }
-  if (find(name)) co_return refuse(options.position(), "there is a node '" + name + "' already");
+  if (find(name)) {
+    co_return std::unexpected(at_position(
+        options.position(),
+        Error(Errc::invalid_argument, "there is a node '" + name + "' already")));
+  }
 
   OpenContext context(*this, name, options, *found, common);
   auto opened = co_await found->open(context);
   if (!opened) {
-    (void)co_await reap();  // children that were opened for it
+    (void)co_await give_up(context);
     co_return std::unexpected(std::move(opened).error());
   }
   auto placed = co_await place(std::move(name), *found, common, *std::move(opened));
   if (!placed) {
-    (void)co_await reap();
+    (void)co_await give_up(context);
     co_return std::unexpected(at_position(options.position(), std::move(placed).error()));
   }
   co_return *std::move(placed);
 }
 
+// Nobody reads from the children any more; those that were opened for this go.
+Task<> Graph::give_up(OpenContext& context) {
+  Transaction rights(*this);
+  for (const auto& child : context.attached_) {
+    if (find(child->name()) == child) rights.refresh(*child);
+  }
+  Result<> released = co_await rights.commit();
+  context.attached_.clear();
+  Result<> reaped = co_await reap();
+  co_return released ? reaped : released;
+}
+
 Task<std::shared_ptr<Node>> Graph::insert(std::string name, const Driver& driver,
                                           CommonOptions common, std::unique_ptr<Node> node) {
-  if (!is_node_name(name)) co_return failure(Errc::invalid_argument, "'" + name + "' is no node name");
-  if (find(name)) co_return failure(Errc::invalid_argument, "there is a node '" + name + "' already");
+  if (!is_node_name(name))
+    co_return failure(Errc::invalid_argument, "'" + name + "' is no node name");
+  if (find(name))
+    co_return failure(Errc::invalid_argument, "there is a node '" + name + "' already");
   co_return co_await place(std::move(name), driver, common, std::move(node));
 }
 
@@ -181,10 +198,15 @@ Task<std::shared_ptr<Node>> Graph::place(std::string name, const Driver& driver,
   node->driver_ = &driver;
   node->common_ = common;
   node->home_ = &home_;
-  nodes_.emplace(node->name_, node);
-  Transaction rights(*this);
-  rights.refresh(*node);
-  Result<> done = co_await rights.commit();
+  Result<> done = check_children(*node);
+  if (done && !nodes_.emplace(node->name_, node).second) {  // while this one was being opened
+    done = failure(Errc::invalid_argument, "there is a node '" + node->name_ + "' already");
+  }
+  if (done) {
+    Transaction rights(*this);
+    rights.refresh(*node);
+    done = co_await rights.commit();
+  }
   if (!done) {
     (void)co_await close_node(node);
     co_return std::unexpected(std::move(done).error());
@@ -210,27 +232,31 @@ Task<> Graph::remove(std::string_view name) {
   co_return closed ? reaped : closed;
 }
 
-// The caller's reference is the last one; the node goes with it.
+// Gone from the graph at once, closed, then without rights on its children, then without children.
 Task<> Graph::close_node(std::shared_ptr<Node> node) {
-  nodes_.erase(node->name_);
+  if (find(node->name_) == node) nodes_.erase(node->name_);
   Result<> flushed = ok;
   if (!node->common().read_only) flushed = co_await node->flush_to_children();
   Result<> closed = co_await node->close();
-  std::vector<Node*> below;
+
+  const Turn turn = co_await this->turn();
+  Transaction rights(*this);
   const std::vector<Edge*> edges = node->children_;
+  for (Edge* edge : edges)
+    rights.set_access(*edge, Access{Permissions::none(), Permissions::all()});
+  Result<> released = co_await rights.commit(turn);
+  std::vector<std::shared_ptr<Node>> below;
   for (Edge* edge : edges) {
-    if (edge->child_) below.push_back(&edge->node());
+    below.push_back(edge->child_);
     edge->unlink();
     edge->adopt(nullptr);
     edge->child_ = nullptr;
   }
-  Transaction rights(*this);
-  for (Node* child : below) {
-    if (std::ranges::any_of(nodes_, [&](auto& entry) { return entry.second.get() == child; })) {
-      rights.refresh(*child);
-    }
+  if (!released) {  // a child did not want to lose it, and has lost it
+    Transaction rest(*this);
+    for (const auto& child : below) rest.refresh(*child);
+    (void)co_await rest.commit(turn);
   }
-  Result<> released = co_await rights.commit();
   if (!flushed) co_return flushed;
   co_return closed ? released : closed;
 }
@@ -240,7 +266,7 @@ Task<> Graph::reap() {
   for (bool found = true; found;) {
     found = false;
     for (const auto& [name, node] : nodes_) {
-      if (!name.starts_with('#') || !node->parents().empty()) continue;
+      if (!name.starts_with('#') || !node->parents().empty() || node.use_count() > 1) continue;
       Result<> closed = co_await close_node(node);
       if (!closed && first) first = std::move(closed);
       found = true;
@@ -254,8 +280,8 @@ Task<std::unique_ptr<BlockBackend>> Graph::attach(std::shared_ptr<Node> node, Vi
   if (options.window && !options.window->lies_within(node->size())) {
     co_return failure(Errc::invalid_argument,
                       options.user + ": the window of " + std::to_string(options.window->length) +
-                          " bytes at " + std::to_string(options.window->offset) +
-                          " leaves node '" + node->name() + "' of " + std::to_string(node->size()));
+                          " bytes at " + std::to_string(options.window->offset) + " leaves node '" +
+                          node->name() + "' of " + std::to_string(node->size()));
   }
   assert(!options.window || options.policy == RangePolicy::fixed);
   const Access access = options.access;
@@ -272,25 +298,35 @@ Task<std::unique_ptr<BlockBackend>> Graph::attach(std::shared_ptr<Node> node, Vi
 
 Task<> Graph::detach(std::unique_ptr<BlockBackend> view) {
   co_await view->drain();
-  Transaction rights(*this);
-  Node& node = view->node();
-  {
-    const Edge last = std::move(view->edge_);
-    rights.refresh(node);
-  }
-  view.reset();  // after its edge, which refers to it
-  Result<> released = co_await rights.commit();
+  Result<> released = co_await release(std::move(view));
   Result<> reaped = co_await reap();
   co_return released ? reaped : released;
 }
 
+Task<> Graph::release(std::unique_ptr<BlockBackend> view) {
+  const Turn turn = co_await this->turn();
+  const std::shared_ptr<Node> node = view->edge_.shared_node();
+  Transaction rights(*this);
+  rights.set_access(view->edge_, Access{Permissions::none(), Permissions::all()});
+  Result<> released = co_await rights.commit(turn);
+  view->gate_->shut();
+  view.reset();
+  if (!released) {  // the node did not want to lose it, and has lost it
+    Transaction rest(*this);
+    rest.refresh(*node);
+    (void)co_await rest.commit(turn);
+  }
+  co_return released;
+}
+
 // Legal, and worth a word: the view's writer finds out with ENOSPC otherwise.
-void Graph::warn_if_growth_is_impossible(const Node& node) const {
+void Graph::warn_if_growth_is_impossible(Node& node) {
   for (const Edge* edge : node.children()) {
-    const Node& child = edge->node();
-    const bool grows = edge->role() == Role::image || edge->role() == Role::data ||
-                       edge->role() == Role::metadata;
+    Node& child = edge->node();
+    const bool grows =
+        edge->role() == Role::image || edge->role() == Role::data || edge->role() == Role::metadata;
     if (grows && edge->may(Permission::resize) && !child.can_grow()) {
+      if (std::exchange(node.warned_of_growth_, true)) continue;
       home_.log.warning(node.name() + ": node '" + child.name() +
                         "' can't grow: write operations may fail with ENOSPC when the image file "
                         "needs to grow");
@@ -301,20 +337,22 @@ void Graph::warn_if_growth_is_impossible(const Node& node) const {
 }
 
 Task<> Graph::insert_filter(std::shared_ptr<Node> filter, std::shared_ptr<Node> below) {
+  const Turn turn = co_await this->turn();
   Transaction change(*this);
   for (Edge* edge : below->parents()) {
     if (edge->parent() != filter.get()) change.replace_child(*edge, filter);
   }
-  co_return co_await change.commit();
+  co_return co_await change.commit(turn);
 }
 
 Task<> Graph::bypass_filter(std::shared_ptr<Node> filter) {
   assert(filter->is_filter() && filter->children().size() == 1);
+  const Turn turn = co_await this->turn();
   Transaction change(*this);
   for (Edge* edge : filter->parents()) {
     change.replace_child(*edge, filter->children().front()->shared_node());
   }
-  co_return co_await change.commit();
+  co_return co_await change.commit(turn);
 }
 
 Task<> Graph::close() {
@@ -341,21 +379,54 @@ std::vector<Node*> Graph::nodes() const {
   return parents_first(all);
 }
 
-void Graph::refresh_limits() {
+void Graph::refresh() {
   const std::vector<Node*> order = nodes();
-  for (auto node = order.rbegin(); node != order.rend(); ++node) (*node)->refresh_limits();
+  for (auto node = order.rbegin(); node != order.rend(); ++node) {
+    (*node)->refresh_limits();
+    (*node)->refresh_size();
+  }
+}
+
+void Quiet::cover(Node& node) {
+  for (BlockBackend* view : views_above(node)) {
+    if (std::ranges::find(gates, view->gate_) != gates.end()) continue;
+    view->gate_->close();
+    gates.push_back(view->gate_);
+  }
 }
 
 asio::awaitable<DrainedSection> DrainedSection::begin(Node& node) {
+  return begin(std::vector<Node*>{&node});
+}
+
+asio::awaitable<DrainedSection> DrainedSection::begin(std::vector<Node*> nodes) {
   DrainedSection section;
-  section.views_ = views_above(node);
-  for (BlockBackend* view : section.views_) co_await view->drain();
+  const auto quiet = section.quiet_ = std::make_shared<Quiet>();
+  for (Node* node : nodes) {
+    node->quiets_.push_back(quiet);
+    quiet->cover(*node);
+  }
+  // all are closed before the first is waited for; more may come meanwhile
+  for (std::size_t i = 0; i < quiet->gates.size(); ++i) {
+    const std::shared_ptr<Gate> gate = quiet->gates[i];
+    co_await gate->drained();
+  }
   co_return std::move(section);
 }
 
 void DrainedSection::end() {
-  for (BlockBackend* view : views_) view->undrain();
-  views_.clear();
+  if (!quiet_) return;
+  for (const auto& gate : quiet_->gates) gate->open();
+  quiet_.reset();
+}
+
+void DrainedSection::cover_new_views(const Graph& graph) {
+  for (Node* node : graph.nodes()) {
+    std::erase_if(node->quiets_, [](const auto& quiet) { return quiet.expired(); });
+    for (const auto& held : node->quiets_) {
+      if (const auto quiet = held.lock()) quiet->cover(*node);
+    }
+  }
 }
 
 }  // namespace graph

@@ -1,5 +1,5 @@
-// graph.h - the nodes of one worker by name: built piece by piece, changed by transactions, closed from the top.
-// Rules G-1 to G-7 of docs/architecture.md.
+// graph.h - the nodes of one worker by name: built piece by piece, changed by transactions, closed
+// from the top. Rules G-1 to G-7 of docs/architecture.md.
 #pragma once
 
 #include <map>
@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "graph/base/options.h"
@@ -15,6 +16,20 @@
 #include "graph/transaction.h"
 
 namespace graph {
+
+// Held by whoever changes the graph: one at a time, first come, first served. A node must not wait
+// for a change of the graph while it takes part in one.
+class Turn {
+ public:
+  Turn(Turn&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)) {}
+  Turn& operator=(Turn&&) = delete;
+  ~Turn();
+
+ private:
+  friend class Graph;
+  explicit Turn(Graph& graph) : graph_(&graph) {}
+  Graph* graph_;
+};
 
 class Graph {
  public:
@@ -25,23 +40,25 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
-  // Opens a node as `options` (driver, its keys, the common keys) say. An empty name makes an implicit one, which
-  // lives as long as it has parents; a named one lives until remove().
-  // Errors: invalid_argument (name, keys, unknown driver or child), busy (permissions), the driver's.
+  // Opens a node as `options` (driver, its keys, the common keys) say. An empty name makes an
+  // implicit one, which lives as long as it has parents or somebody keeps this pointer; a named one
+  // lives until remove(). Errors: invalid_argument (name, keys, unknown driver or child), busy
+  // (permissions), the driver's.
   Task<std::shared_ptr<Node>> add(std::string name, const Options& options,
                                   CommonOptions inherited = {});
   // The same for a node that was built by the program itself.
   Task<std::shared_ptr<Node>> insert(std::string name, const Driver& driver, CommonOptions common,
                                      std::unique_ptr<Node> node);
-  // G-4. Errors: busy while anything uses it; what closing says, and then it is gone nevertheless (G-7).
+  // G-4. Errors: busy while anything uses it; what closing says, and then it is gone nevertheless
+  // (G-7).
   Task<> remove(std::string_view name);
   std::shared_ptr<Node> find(std::string_view name) const;
 
   // A new user of `node`. Warns when `node`'s format must grow a child that can't.
   // Errors: busy (permissions), read_only, invalid_argument (a window that leaves the node).
   Task<std::unique_ptr<BlockBackend>> attach(std::shared_ptr<Node> node, ViewOptions options);
-  // Waits for the view's requests; then it is gone, and so are implicit nodes that nobody else uses.
-  // Errors: what closing them says.
+  // Waits for the view's requests, turns away those that wait for the end of a drain; then it is
+  // gone, and so are implicit nodes that nobody else uses. Errors: what closing them says.
   Task<> detach(std::unique_ptr<BlockBackend> view);
   // Every path to `below` leads through `filter`, whose only child it is, from now on.
   // Errors: as Transaction::commit.
@@ -57,38 +74,58 @@ class Graph {
   // Requires: no view is attached.
   Task<> close();
 
+  asio::awaitable<Turn> turn();
   // All nodes, parents first.
   std::vector<Node*> nodes() const;
-  void refresh_limits();
+  // Limits and sizes of all nodes, children first.
+  void refresh();
   Home& home() const { return home_; }
   const Driver* driver(std::string_view name) const;
   std::vector<std::string> driver_names() const;
 
  private:
   friend class OpenContext;
+  friend class Turn;
   Task<std::shared_ptr<Node>> place(std::string name, const Driver& driver, CommonOptions common,
                                     std::unique_ptr<Node> node);
   Task<> close_node(std::shared_ptr<Node> node);
-  void warn_if_growth_is_impossible(const Node& node) const;
+  Task<> release(std::unique_ptr<BlockBackend> view);
+  Task<> give_up(OpenContext& context);
+  void warn_if_growth_is_impossible(Node& node);
 
   Home& home_;
   std::vector<const Driver*> drivers_;
   std::map<std::string, std::shared_ptr<Node>, std::less<>> nodes_;  // implicit ones as #blockNNN
   unsigned implicit_ = 0;
+  std::uint64_t turns_taken_ = 0;
+  std::uint64_t turns_ended_ = 0;
+  WaitQueue turn_changed_;
 };
 
-// All views above a node are drained while it lives; end() or destruction lets them go on.
+// All views above some nodes are drained while it lives, those that come meanwhile, too (D-1);
+// end() or destruction lets them go on. Nests. A view may be detached meanwhile.
 class DrainedSection {
  public:
+  // Returns when no request is left inside.
   static asio::awaitable<DrainedSection> begin(Node& node);
+  static asio::awaitable<DrainedSection> begin(std::vector<Node*> nodes);
   DrainedSection(DrainedSection&&) = default;
   DrainedSection& operator=(DrainedSection&&) = delete;
   ~DrainedSection() { end(); }
   void end();
 
+  // Closes the views through which requests now reach a drained node and did not before.
+  static void cover_new_views(const Graph& graph);
+
  private:
   DrainedSection() = default;
-  std::vector<BlockBackend*> views_;
+  std::shared_ptr<Quiet> quiet_;
+};
+
+// The views that a section holds closed.
+struct Quiet {
+  std::vector<std::shared_ptr<Gate>> gates;
+  void cover(Node& node);
 };
 
 }  // namespace graph

@@ -87,6 +87,16 @@ Limits Node::own_limits() const {
   return merged;
 }
 
+void Node::refresh_size() {
+  const std::uint64_t now = own_size();
+  if (now == size_) return;
+  size_ = now;
+  for (Edge* edge : parents_) {
+    Node* parent = edge->parent() == nullptr ? nullptr : edge->parent()->as_node();
+    if (parent != nullptr) parent->refresh_size();
+  }
+}
+
 void Node::refresh_limits() {
   limits_ = own_limits();
   assert(is_power_of_two(limits_.request_alignment) && is_power_of_two(limits_.memory_alignment));
@@ -107,7 +117,7 @@ Access Node::cumulative_access() const {
 
 Filter::Filter(Edge child) : file_(std::make_unique<Edge>(std::move(child))) { own(*file_); }
 Filter::~Filter() = default;
-std::uint64_t Filter::size() const { return file_->size(); }
+std::uint64_t Filter::own_size() const { return file_->size(); }
 Task<> Filter::read(std::uint64_t offset, const Buffers& out) { return file_->read(offset, out); }
 Task<> Filter::write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
   return file_->write(offset, data, flags);

@@ -1,5 +1,5 @@
-// node.h - one box of the graph: what a driver implements. Only an Edge calls a node's data operations, so a driver
-// may trust their arguments; see edge.h for what it sees to.
+// node.h - one box of the graph: what a driver implements. Only an Edge calls a node's data
+// operations, so a driver may trust their arguments; see edge.h for what it sees to.
 #pragma once
 
 #include <cstdint>
@@ -23,11 +23,16 @@ class BlockBackend;
 class Edge;
 class Node;
 struct Driver;
+struct Quiet;
 
 // May the node become larger when somebody writes past its end?
 enum class Growth : std::uint8_t { never, yes, as_child };
 
-// What requests must look like when they reach the node, in bytes. Powers of two where they are alignments.
+// No node is made longer than this, so that sums and roundings of offsets fit into 64 bits.
+inline constexpr std::uint64_t size_max = (std::uint64_t{1} << 63) - GiB;
+
+// What requests must look like when they reach the node, in bytes. Powers of two where they are
+// alignments.
 struct Limits {
   std::uint32_t request_alignment = 1;  // of offset and length; a request may also end at size()
   std::uint32_t memory_alignment = 1;   // of each buffer
@@ -37,9 +42,10 @@ struct Limits {
   std::uint64_t max_transfer = std::numeric_limits<std::uint64_t>::max();
   std::uint64_t max_zeroes = std::numeric_limits<std::uint64_t>::max();
   std::uint64_t max_discard = std::numeric_limits<std::uint64_t>::max();
-  bool native_fua = false;             // write and write_zeroes honour `fua` themselves
-  bool native_zeroes = false;          // write_zeroes does better than writing them
-  bool unaligned_tail_writes = true;   // an end that is no multiple of request_alignment can be written
+  bool native_fua = false;     // write and write_zeroes honour `fua` themselves
+  bool native_zeroes = false;  // write_zeroes does better than writing them
+  bool unaligned_tail_writes =
+      true;  // an end that is no multiple of request_alignment can be written
 };
 
 struct WriteFlags {
@@ -47,8 +53,9 @@ struct WriteFlags {
 };
 struct ZeroFlags {
   bool fua = false;
-  bool may_unmap = false;    // the space may be given back
-  bool no_fallback = false;  // fails with not_supported rather than write zeroes, before anything is changed
+  bool may_unmap = false;  // the space may be given back
+  bool no_fallback =
+      false;  // fails with not_supported rather than write zeroes, before anything is changed
 };
 
 enum class DiscardMode : std::uint8_t { ignore, unmap };
@@ -90,8 +97,12 @@ class Node : public Parent {
   std::string describe() const override { return "node '" + name_ + "'"; }
   Node* as_node() override { return this; }
 
-  // Size of the content, in bytes; any number.
-  virtual std::uint64_t size() const = 0;
+  // Size of the content, in bytes; any number. A copy of own_size(), so that a long chain of nodes costs nothing.
+  std::uint64_t size() const { return size_; }
+  // The size as the driver has it now.
+  virtual std::uint64_t own_size() const = 0;
+  // To be called when own_size() has changed: this node and those that show its content say so from now on.
+  void refresh_size();
   virtual Growth growth() const = 0;
   // growth() with as_child resolved.
   bool can_grow() const;
@@ -101,18 +112,20 @@ class Node : public Parent {
   // What a front-end may say of the node beside its driver, for `gantry graph`.
   virtual std::string detail() const { return ""; }
 
-  // Data operations. Requires: aligned as limits() says, no longer than max_transfer, buffers.size() bytes, and
-  // inside size() but for a write through an edge that may resize. An error carries the offset of the first byte
-  // that failed, in bytes of this node.
+  // Data operations. Requires: aligned as limits() says, no longer than max_transfer,
+  // buffers.size() bytes, and inside size() but for a write through an edge that may resize. An
+  // error carries the offset of the first byte that failed, in bytes of this node.
   virtual Task<> read(std::uint64_t offset, const Buffers& out) = 0;
   virtual Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags);
-  // Errors: not_supported, having changed nothing: then zeroes are written instead, unless no_fallback.
+  // Errors: not_supported, having changed nothing: then zeroes are written instead, unless
+  // no_fallback.
   virtual Task<> write_zeroes(Range range, ZeroFlags flags);
   // Advice: afterwards the content of the range is undefined, outside of it unchanged (Z-3).
   virtual Task<> discard(Range range);
   // Step 1 of F-2: what this node keeps in memory goes to its children.
   virtual Task<> flush_to_children() { return succeeded(); }
-  // Step 2: what the medium of this very node keeps becomes durable. A node without one has nothing to do.
+  // Step 2: what the medium of this very node keeps becomes durable. A node without one has nothing
+  // to do.
   virtual Task<> flush_to_disk() { return succeeded(); }
   // Cuts or grows to exactly `size` bytes; what is new reads as zeroes.
   virtual Task<> resize(std::uint64_t size);
@@ -126,8 +139,8 @@ class Node : public Parent {
   // Control operations.
   // What this node does to `child` when it is used as `own` says. Default: child_access() by role.
   virtual Access access_to(const Edge& child, Access own) const;
-  // The node's users now need `own`. All nodes of a change prepare before one commits; nothing waits in between.
-  // Errors: as the node finds; prepare then has changed nothing.
+  // The node's users now need `own`. All nodes of a change prepare before one commits; nothing
+  // waits in between. Errors: as the node finds; prepare then has changed nothing.
   virtual Result<> prepare_access(Access own);
   virtual void commit_access() {}
   // The change does not happen. Also called when only before_gain or before_lose had run.
@@ -138,7 +151,8 @@ class Node : public Parent {
   virtual Task<> before_lose(Permissions lost);
   // May the child become `size` bytes long? The refusal names the view that would lose bytes.
   virtual Result<> check_child_resize(const Edge& child, std::uint64_t size) const;
-  // A node that was closed is not used again. Errors do not keep it open: they tell what may be lost.
+  // A node that was closed is not used again. Errors do not keep it open: they tell what may be
+  // lost.
   virtual Task<> close() { return succeeded(); }
   // The limits of this node over its children's.
   virtual Limits own_limits() const;
@@ -159,6 +173,7 @@ class Node : public Parent {
   Error fault(Errc code, std::uint64_t offset, std::string what) const;
 
  private:
+  friend class DrainedSection;
   friend class Graph;
   friend class Edge;
   friend class Transaction;
@@ -166,17 +181,22 @@ class Node : public Parent {
   const Driver* driver_ = nullptr;
   CommonOptions common_;
   Home* home_ = nullptr;
-  std::vector<Edge*> children_;  // members of the driver, which it may move: an Edge keeps this list right
+  std::vector<Edge*>
+      children_;  // members of the driver, which it may move: an Edge keeps this list right
   std::vector<Edge*> parents_;
+  std::uint64_t size_ = 0;
   Limits limits_;
   RequestTracker tracker_;
   FlushQueue flushes_;
+  std::vector<std::weak_ptr<Quiet>> quiets_;  // the drained sections that it is in
+  bool warned_of_growth_ = false;
 };
 
 // What stores bytes elsewhere than in other nodes.
 class Protocol : public Node {};
 
-// Shows its one child's content, changed or not; override what differs. Growth, size, flags are the child's.
+// Shows its one child's content, changed or not; override what differs. Growth, size, flags are the
+// child's.
 class Filter : public Node {
  public:
   explicit Filter(Edge child);
@@ -184,7 +204,7 @@ class Filter : public Node {
   Edge& file() { return *file_; }
   const Edge& file() const { return *file_; }
   bool is_filter() const override { return true; }
-  std::uint64_t size() const override;
+  std::uint64_t own_size() const override;
   Growth growth() const override { return Growth::as_child; }
   Task<> read(std::uint64_t offset, const Buffers& out) override;
   Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) override;

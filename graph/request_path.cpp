@@ -177,8 +177,12 @@ Task<> read(Node& node, std::uint64_t offset, const Buffers& out) {
   Bounce bounce(node, whole.length);
   Result<> done = co_await read_aligned(node, whole.offset, bounce.list);
   if (!done) {
-    // a bad byte in the padding is a bad unit: the caller's first byte in it is the one that failed
+    // a bad byte in the padding is a bad unit: the caller's first byte in it is the one that failed; what comes
+    // before it is good
     const std::uint64_t at = std::max(done.error().offset, wanted.offset);
+    const std::uint64_t good = std::min(at - wanted.offset, wanted.length);
+    const Buffers whole_part(bounce.memory.bytes().subspan(wanted.offset - whole.offset, good));
+    copy_bytes(out, ConstBuffers(whole_part));
     co_return std::unexpected(std::move(done).error().at(at));
   }
   const Buffers inner(bounce.memory.bytes().subspan(wanted.offset - whole.offset, wanted.length));

@@ -53,6 +53,14 @@ bool reaches(const Node& from, const Node& target) {
                              [&](const Edge* edge) { return reaches(edge->node(), target); });
 }
 
+// Does the holder of `edge` bear that what it holds is only `size` bytes long?
+Result<> loses_bytes(const Edge& edge, std::uint64_t size) {
+  if (edge.parent() == nullptr) return ok;
+  if (const BlockBackend* view = edge.parent()->as_view()) return view->check_resize(size);
+  const Node* parent = edge.parent()->as_node();
+  return parent == nullptr ? ok : parent->check_child_resize(edge, size);
+}
+
 }  // namespace
 
 std::vector<Node*> parents_first(const std::vector<Node*>& roots) {
@@ -91,6 +99,11 @@ void Transaction::replace_child(Edge& edge, std::shared_ptr<Node> child) {
 }
 void Transaction::refresh(Node& node) { refreshed_.push_back(&node); }
 
+bool Transaction::sets_access(const Edge& edge) const {
+  return std::ranges::any_of(
+      changes_, [&](const Change& change) { return change.edge == &edge && change.access; });
+}
+
 std::vector<Node*> Transaction::affected() const {
   std::vector<Node*> nodes = refreshed_;
   for (const Change& change : changes_) {
@@ -115,6 +128,10 @@ Result<> Transaction::apply_edges() {
                                                  "' can't be a child of node '" + parent->name() +
                                                  "': it is above it");
     }
+    if (change.child->size() < change.edge->size()) {
+      const Result<> fits = loses_bytes(*change.edge, change.child->size());
+      if (!fits) return fits;
+    }
     change.edge->point_to(change.child);
   }
   return ok;
@@ -126,6 +143,7 @@ Result<> Transaction::settle(Node& node) {
   const Access own = node.cumulative_access();
   if (Result<> writable = check_writable(node, own.taken); !writable) return writable;
   for (Edge* edge : node.children()) {
+    if (sets_access(*edge)) continue;
     const Access wanted = node.access_to(*edge, own);
     if (wanted == edge->access_) continue;
     undo_.push_back(Undo{edge, edge->access_, edge->child_});
@@ -145,7 +163,10 @@ void Transaction::undo() {
 Result<> Transaction::apply() {
   if (Result<> applied = apply_edges(); !applied) return applied;
   const std::vector<Node*> order = parents_first(affected());
-  for (auto node = order.rbegin(); node != order.rend(); ++node) (*node)->refresh_limits();
+  for (auto node = order.rbegin(); node != order.rend(); ++node) {
+    (*node)->refresh_limits();
+    (*node)->refresh_size();
+  }
   for (Node* node : order) {
     if (Result<> settled = settle(*node); !settled) return settled;
   }
@@ -153,39 +174,23 @@ Result<> Transaction::apply() {
 }
 
 Task<> Transaction::commit() {
-  std::vector<BlockBackend*> views;
-  for (Node* node : affected()) {
-    for (BlockBackend* view : views_above(*node)) views.push_back(view);
-  }
-  std::ranges::sort(views);
-  const auto doubles = std::ranges::unique(views);
-  views.erase(doubles.begin(), doubles.end());
-  for (BlockBackend* view : views) co_await view->drain();
+  const Turn turn = co_await graph_.turn();
+  co_return co_await commit(turn);
+}
 
-  // Once to learn who gains and loses what, so that these nodes can do what takes time before anything is decided.
-  std::vector<std::pair<Node*, Access>> before;
-  for (Node* node : parents_first(affected())) before.emplace_back(node, node->cumulative_access());
-  Result<> done = apply();
-  struct Difference {
-    Node* node;
-    Permissions gained, lost;
-  };
-  std::vector<Difference> differences;
-  for (const auto& [node, old] : before) {
-    const Permissions taken = node->cumulative_access().taken;
-    const Difference found{node, taken.without(old.taken), old.taken.without(taken)};
-    if (done && !(found.gained.empty() && found.lost.empty())) differences.push_back(found);
-  }
-  undo();
-  std::vector<Node*> involved;
+// P-13: what takes time comes first, on the old graph, with the views drained. From the first
+// prepare on nothing waits.
+Task<> Transaction::commit(const Turn&) {
+  DrainedSection drained = co_await DrainedSection::begin(affected());
+  Result<> done = ok;
+  const std::vector<Difference> differences = try_out(done);
+  std::vector<Node*> involved;  // those that hear how it ended
   for (const Difference& found : differences) {
     if (!done) break;
     involved.push_back(found.node);
     if (!found.lost.empty()) done = co_await found.node->before_lose(found.lost);
     if (done && !found.gained.empty()) done = co_await found.node->before_gain(found.gained);
   }
-
-  // From here on nothing waits.
   if (done) done = apply();
   const std::vector<Node*> order = parents_first(affected());
   if (done) {
@@ -205,9 +210,27 @@ Task<> Transaction::commit() {
   } else {
     undo();
   }
-  graph_.refresh_limits();
-  for (BlockBackend* view : views) view->undrain();
+  graph_.refresh();
+  DrainedSection::cover_new_views(graph_);
   co_return done;
+}
+
+// Makes the change and takes it back, to learn whether it is possible, and who gains and loses what by it.
+std::vector<Transaction::Difference> Transaction::try_out(Result<>& done) {
+  std::vector<std::pair<Node*, Permissions>> before;
+  for (Node* node : parents_first(affected())) {
+    before.emplace_back(node, node->cumulative_access().taken);
+  }
+  done = apply();
+  std::vector<Difference> differences;
+  for (const auto& [node, old] : before) {
+    const Permissions taken = node->cumulative_access().taken;
+    const Difference found{node, taken.without(old), old.without(taken)};
+    if (done && !(found.gained.empty() && found.lost.empty())) differences.push_back(found);
+  }
+  undo();
+  graph_.refresh();
+  return differences;
 }
 
 }  // namespace graph

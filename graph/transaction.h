@@ -1,5 +1,5 @@
-// transaction.h - a change of edges and rights, made whole or not at all (P-13, G-3). The views above everything
-// that changes are drained meanwhile: no request sees half of it.
+// transaction.h - a change of edges and rights, made whole or not at all (P-13, G-3). The views
+// above everything that changes are drained meanwhile: no request sees half of it.
 #pragma once
 
 #include <memory>
@@ -11,21 +11,26 @@
 namespace graph {
 
 class Graph;
+class Turn;
 
 class Transaction {
  public:
   explicit Transaction(Graph& graph) : graph_(graph) {}
 
-  // `edge`, a view's or one of a node that is being opened, takes and shares what `access` says.
+  // `edge`, a view's or one of a node that is being opened or closed, takes and shares what
+  // `access` says.
   void set_access(Edge& edge, Access access);
   // `edge` leads to `child` from now on.
   void replace_child(Edge& edge, std::shared_ptr<Node> child);
   // The rights that `node` needs on its children are worked out again.
   void refresh(Node& node);
 
-  // Errors: busy (P-1, names both users), read_only (P-8), invalid_argument (P-9, a cycle), what a node refuses;
-  // then nothing has changed.
+  // Errors: busy (P-1, names both users; a view that would lose bytes), read_only (P-8),
+  // invalid_argument (P-9, a cycle), what a node refuses; then nothing has changed. Waits for its
+  // turn: the changes of a graph are made one after the other.
   Task<> commit();
+  // The same within the caller's turn.
+  Task<> commit(const Turn& turn);
 
  private:
   struct Change {
@@ -38,7 +43,13 @@ class Transaction {
     Access access;
     std::shared_ptr<Node> child;
   };
+  bool sets_access(const Edge& edge) const;
   std::vector<Node*> affected() const;
+  struct Difference {
+    Node* node;
+    Permissions gained, lost;
+  };
+  std::vector<Difference> try_out(Result<>& done);
   Result<> apply();
   Result<> apply_edges();
   Result<> settle(Node& node);

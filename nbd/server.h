@@ -48,6 +48,8 @@ class Server {
   // are closed, those that take longer than drain_timeout by force.
   asio::awaitable<void> stop();
   bool stopping() const { return stopping_; }
+  // Past the moment in which requests on their way are still answered: who has nothing under way is closed.
+  bool winding_up() const { return winding_up_; }
 
   // Takes all exports away, for detaching their views.
   // Requires: stop() has returned.
@@ -58,13 +60,16 @@ class Server {
 
  private:
   asio::awaitable<void> run(std::unique_ptr<Connection> connection);
+  asio::awaitable<void> cut_off_at(Timer& limit);
 
   Home& home_;
   ServerOptions options_;
   std::map<std::string, std::unique_ptr<Export>, std::less<>> exports_;
   std::vector<Connection*> connections_;
   Gate gate_;  // a pass for each connection
+  Gate helpers_;
   bool stopping_ = false;
+  bool winding_up_ = false;
 };
 
 }  // namespace nbd

@@ -1,7 +1,62 @@
 // main.cpp - what this program is: its commands and its drivers.
+#include <array>
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
-int main() {
-  std::puts("gantry " GANTRY_VERSION);
-  return 0;
+#include "formats/formats.h"
+#include "graph/protocol/protocol.h"
+#include "src/command_line.h"
+#include "src/daemon.h"
+#include "src/image_format.h"
+#include "src/worker.h"
+
+namespace {
+
+constexpr std::array drivers{&graph::memory_driver, &graph::null_co_driver, &formats::raw_driver};
+
+constexpr std::size_t message_length_max = 2048;
+
+int fail(const Error& error) {
+  std::fprintf(stderr, "%s\n", printable(error.message, message_length_max).c_str());
+  return EXIT_FAILURE;
+}
+
+using Body = Task<int> (*)(app::Worker& worker, const app::Config& config, app::Drivers drivers);
+
+int run(const Result<app::Config>& config, Body body) {
+  if (!config) return fail(config.error());
+  const std::unique_ptr<Log> log = stderr_log(config->log_level);
+  app::Worker worker(*log);
+  const Result<int> status = worker.run(body(worker, *config, drivers));
+  return status ? *status : fail(status.error());
+}
+
+int run(const app::Finished& finished) { return finished.status; }
+
+int run(const app::ServeCommand& command) {
+  return run(app::load_config(command.config, drivers), command.check ? app::check : app::serve);
+}
+
+int run(const app::GraphCommand& command) {
+  return run(app::load_config(command.config, drivers), app::draw);
+}
+
+Task<int> serve_what_is_raw(app::Worker& worker, const app::Config& config, app::Drivers known) {
+  const OptionValue* image = config.nodes.front().options->find("filename");
+  CO_CHECK(co_await app::refuse_other_formats(worker.home(), *image->text()));
+  co_return co_await app::serve(worker, config, known);
+}
+
+int run(const app::ExportCommand& command) {
+  return run(app::config_of(command, drivers),
+             command.format.empty() ? serve_what_is_raw : app::serve);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a reader of our output that leaves must not end the daemon
+  const app::Command command = app::parse_command_line(argc, argv, drivers);
+  return std::visit([](const auto& chosen) { return run(chosen); }, command);
 }

@@ -123,6 +123,12 @@ class BufferList {
     for (const auto& span : other.spans()) add(span);
   }
 
+  // Empties the list, keeping its memory for the next one.
+  void clear() {
+    more_.clear();
+    size_ = count_ = 0;
+  }
+
   std::size_t size() const { return size_; }  // bytes
   bool empty() const { return size_ == 0; }
   std::span<const std::span<Byte>> spans() const {

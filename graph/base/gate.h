@@ -1,5 +1,5 @@
-// gate.h - counts work in flight and can be closed: new work waits or is turned away, and the closer waits until
-// what was inside has left. Drain, stop and close are built on it.
+// gate.h - counts work in flight and can be closed: new work waits or is turned away, and the
+// closer waits until what was inside has left. Drain, stop and close are built on it.
 #pragma once
 
 #include <asio/awaitable.hpp>
@@ -42,7 +42,7 @@ class Gate {
 
   // An empty pass when closed.
   Pass try_enter() {
-    if (closed_ > 0) return {};
+    if (closed()) return {};
     ++inside_;
     return Pass(*this);
   }
@@ -51,12 +51,14 @@ class Gate {
     ++inside_;
     return Pass(*this);
   }
-  // Waits until the gate is open.
+  // Waits until the gate is open. An empty pass when it was shut.
   asio::awaitable<Pass> enter();
 
   void close() { ++closed_; }  // nests: as many open() as close()
   void open();
-  bool closed() const { return closed_ > 0; }
+  // Closes for good: nobody enters any more, and who waits to is sent away.
+  void shut();
+  bool closed() const { return closed_ > 0 || shut_; }
   std::size_t inside() const { return inside_; }
   // Returns when nobody is inside.
   asio::awaitable<void> drained();
@@ -68,6 +70,7 @@ class Gate {
   }
   std::size_t inside_ = 0;
   int closed_ = 0;
+  bool shut_ = false;
   WaitQueue entrants_;
   WaitQueue leavers_;
 };

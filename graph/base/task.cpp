@@ -1,6 +1,8 @@
 #include "graph/base/task.h"
 
 #include <asio/co_spawn.hpp>
+#include <asio/post.hpp>
+#include <asio/use_awaitable.hpp>
 #include <exception>
 
 namespace {
@@ -19,4 +21,9 @@ void spawn(asio::any_io_executor executor, Gate::Pass pass, asio::awaitable<void
                    // Our code does not throw; what is left is memory exhaustion, which ends the process.
                    if (thrown) std::terminate();
                  });
+}
+
+asio::awaitable<void> yield() {
+  const asio::any_io_executor executor = co_await asio::this_coro::executor;
+  co_await asio::post(executor, asio::use_awaitable);
 }

@@ -72,7 +72,7 @@ class File final : public Protocol {
         reads_now_(settings_.caching == Caching::buffered),
         writes_now_(settings_.caching == Caching::buffered && status.is_quick) {}
 
-  std::uint64_t size() const override { return size_; }
+  std::uint64_t own_size() const override { return size_; }
   Growth growth() const override { return Growth::yes; }
   std::string detail() const override { return settings_.filename; }
   Limits own_limits() const override;
@@ -146,7 +146,11 @@ class File final : public Protocol {
            is_aligned(data.size(), page) && !writes_.closed() &&
            (slow_until_ == Clock::Time{} || home().clock.now() >= slow_until_);
   }
-  void believe(std::uint64_t end) { size_ = std::max(size_, end); }
+  void believe(std::uint64_t end) {
+    if (end <= size_) return;
+    size_ = end;
+    refresh_size();
+  }
 
   Task<> read_rest(std::uint64_t offset, const Buffers& out, std::size_t done);
   Task<> read_tail(std::uint64_t offset, const Buffers& out);
@@ -369,6 +373,7 @@ Task<> File::truncate(std::uint64_t size) {
           system_fault(done.error(), 0, "resize to " + std::to_string(size) + " bytes"));
     }
     size_ = size;
+    refresh_size();
     co_return ok;
   }
 }

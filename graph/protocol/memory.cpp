@@ -18,7 +18,7 @@ class Memory final : public Protocol {
  public:
   explicit Memory(std::uint64_t size) : size_(size) {}
 
-  std::uint64_t size() const override { return size_; }
+  std::uint64_t own_size() const override { return size_; }
   Growth growth() const override { return Growth::yes; }
   std::string detail() const override { return format_bytes(size_); }
 
@@ -41,7 +41,7 @@ class Memory final : public Protocol {
   }
 
   Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags) override {
-    size_ = std::max(size_, offset + data.size());
+    grow_to(offset + data.size());
     for (auto span : data.spans()) {
       while (!span.empty()) {
         const std::uint64_t in_page = offset % page_size;
@@ -55,7 +55,7 @@ class Memory final : public Protocol {
   }
 
   Task<> write_zeroes(Range range, ZeroFlags flags) override {
-    size_ = std::max(size_, range.end());
+    grow_to(range.end());
     if (!flags.may_unmap) {  // stays provisioned: every page of the range exists
       for (std::uint64_t at = range.offset; at < range.end();) {
         const std::uint64_t n = std::min(range.end() - at, page_size - at % page_size);
@@ -87,9 +87,10 @@ class Memory final : public Protocol {
     if (size < size_) {
       // what grows again later must read as zeroes
       const std::uint64_t old = std::exchange(size_, size);
+      refresh_size();
       return discard({size, old - size});
     }
-    size_ = size;
+    grow_to(size);
     return succeeded();
   }
 
@@ -127,6 +128,11 @@ class Memory final : public Protocol {
 
  private:
   static constexpr std::uint64_t page_size = 64 * KiB;
+  void grow_to(std::uint64_t end) {
+    if (end <= size_) return;
+    size_ = end;
+    refresh_size();
+  }
   std::span<std::byte> page_at(std::uint64_t offset) {
     Buffer& page = pages_[offset / page_size];
     if (!page) {

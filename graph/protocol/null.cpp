@@ -25,7 +25,7 @@ class Null final : public Protocol {
  public:
   explicit Null(NullSettings settings) : settings_(settings) {}
 
-  std::uint64_t size() const override { return settings_.size; }
+  std::uint64_t own_size() const override { return settings_.size; }
   Growth growth() const override { return Growth::never; }
   std::string detail() const override { return format_bytes(settings_.size); }
 

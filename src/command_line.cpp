@@ -1,0 +1,206 @@
+#include "src/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+
+namespace app {
+namespace {
+
+constexpr int status_wrong_use = 2;
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+// One line for each key: its default and what it means.
+std::string keys_text(std::string_view title, std::span<const OptionSpec> specs) {
+  constexpr std::size_t column = 36;
+  std::string text = std::string(title) + "\n";
+  for (const OptionSpec& spec : specs) {
+    std::string line = "  " + std::string(spec.key);
+    if (!spec.fallback.empty()) line += " = " + std::string(spec.fallback);
+    line.append(line.size() < column ? column - line.size() : 1, ' ');
+    text += line + std::string(spec.help);
+    if (!spec.choices.empty()) text += " (" + std::string(spec.choices) + ")";
+    text += "\n";
+  }
+  return text;
+}
+
+std::string config_help(Drivers drivers) {
+  std::string text = "CONFIG is a TOML file. Its keys, with their defaults:\n\n";
+  text += keys_text("[server]", server_options()) + "\n";
+  text += keys_text("[exports.NAME]", export_options()) + "\n";
+  text += keys_text("[nodes.NAME], whatever its driver", graph::common_node_options());
+  for (const graph::Driver* driver : drivers) {
+    text += "\n" + keys_text("driver = \"" + std::string(driver->name) +
+                                 "\": " + std::string(driver->help),
+                             driver->options);
+  }
+  return text;
+}
+
+std::string formats_help(Drivers drivers) {
+  std::string text = "Formats:\n";
+  const std::vector<std::string> names = format_names(drivers);
+  for (const graph::Driver* driver : drivers) {
+    if (std::ranges::find(names, driver->name) == names.end()) continue;
+    text += "  " + std::string(driver->name) + ": " + std::string(driver->help) + "\n";
+  }
+  return text + "WHERE is unix:PATH or tcp:HOST:PORT; sizes are in bytes, or with K, M, G, T.";
+}
+
+// CLI11 wants "" for what is right.
+template <class T>
+std::string complaint(const Result<T>& result) {
+  return result ? "" : result.error().message;
+}
+
+struct Parsed {
+  ServeCommand serve;
+  GraphCommand graph;
+  ExportCommand exported;
+  std::string offset = "0";
+  std::string size;
+  std::string help_topic;
+};
+
+void describe_serve(CLI::App& command, ServeCommand& serve, Drivers drivers) {
+  command.add_option("CONFIG", serve.config, "TOML file")->required();
+  command.add_flag("--check", serve.check,
+                   "open everything, print the graph and the exports, and end; nothing listens");
+  command.footer([drivers] { return config_help(drivers); });
+}
+
+void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
+  ExportCommand& exported = parsed.exported;
+  const auto bytes = [](const std::string& text) { return complaint(parse_bytes(text)); };
+  const auto wire_text = [](const std::string& text) {
+    return complaint(check_wire_text("the text", text));
+  };
+  const auto format = [drivers](const std::string& text) -> std::string {
+    const std::vector<std::string> names = format_names(drivers);
+    if (std::ranges::find(names, text) != names.end()) return "";
+    return "there is no format '" + printable(text) + "', known are: " + joined(names);
+  };
+  const auto address = [](const std::string& text) { return complaint(parse_address(text)); };
+  command.add_option("IMAGE", exported.image, "file or block device")->required();
+  command
+      .add_option("--format", exported.format, "of the image; without it only raw ones are served")
+      ->check(format, "", "FORMAT");
+  command.add_flag("--writable", exported.writable, "clients may write");
+  command.add_option("--name", exported.name, "of the export; the default is the empty name")
+      ->check(wire_text);
+  command.add_option("--description", exported.description, "a text for who lists the exports")
+      ->check(wire_text);
+  command
+      .add_option("--listen", exported.listen,
+                  "WHERE to listen, may be repeated; the default is " + std::string(default_listen))
+      ->check(address)
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command.add_option("--max-connections", exported.connections_max, "clients at a time")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command.add_option("--offset", parsed.offset, "first byte of the image that is served")
+      ->check(bytes);
+  command.add_option("--size", parsed.size, "bytes served; the default is the rest")->check(bytes);
+  command.footer([drivers] { return formats_help(drivers); });
+}
+
+int explain(const CLI::App& app, const std::string& topic) {
+  if (topic.empty()) {
+    std::cout << app.help();
+    return EXIT_SUCCESS;
+  }
+  for (const CLI::App* command : app.get_subcommands({})) {
+    if (command->get_name() != topic) continue;
+    std::cout << command->help();
+    return EXIT_SUCCESS;
+  }
+  std::cerr << "there is no command '" << printable(topic) << "'\n";
+  return status_wrong_use;
+}
+
+}  // namespace
+
+std::vector<std::string> format_names(Drivers drivers) {
+  std::vector<std::string> names;
+  for (const graph::Driver* driver : drivers) {
+    const bool has_file = std::ranges::any_of(driver->options, [](const OptionSpec& spec) {
+      return spec.kind == Kind::node && spec.key == "file";
+    });
+    if (has_file) names.emplace_back(driver->name);
+  }
+  return names;
+}
+
+Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
+  Parsed parsed;
+  CLI::App app("Serves disk images over the network, as NBD exports.", "gantry");
+  app.set_version_flag("--version", "gantry " GANTRY_VERSION);
+  app.require_subcommand(1);
+  CLI::App& serve =
+      *app.add_subcommand("serve", "Runs the exports of a TOML file until SIGTERM or Ctrl-C");
+  CLI::App& exported = *app.add_subcommand("export", "Serves one image, without a file");
+  CLI::App& graph = *app.add_subcommand("graph", "Prints the graph of a TOML file as Graphviz dot");
+  CLI::App& help = *app.add_subcommand("help", "Says what a command does");
+  describe_serve(serve, parsed.serve, drivers);
+  describe_export(exported, parsed, drivers);
+  graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
+  help.add_option("COMMAND", parsed.help_topic, "one of the above");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& stop) {
+    return Finished{app.exit(stop) == 0 ? EXIT_SUCCESS : status_wrong_use};
+  }
+  if (help.parsed()) return Finished{explain(app, parsed.help_topic)};
+  if (serve.parsed()) return parsed.serve;
+  if (graph.parsed()) return parsed.graph;
+  parsed.exported.offset = parse_bytes(parsed.offset).value_or(0);
+  if (!parsed.size.empty()) parsed.exported.size = parse_bytes(parsed.size).value_or(0);
+  return parsed.exported;
+}
+
+Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
+  const auto text = [](std::string value) { return OptionValue{std::move(value), {}}; };
+  const auto table = [](Options options) {
+    return OptionValue{std::make_shared<Options>(std::move(options)), {}};
+  };
+  Options file;
+  file.set("driver", text("file"));
+  file.set("filename", text(command.image));
+  file.set("read-only", OptionValue{!command.writable, {}});
+  Options image;
+  image.set("driver", text(command.format.empty() ? "raw" : command.format));
+  image.set("file", text("image-file"));
+  image.set("read-only", OptionValue{!command.writable, {}});
+  Options nodes;
+  nodes.set("image-file", table(std::move(file)));
+  nodes.set("image", table(std::move(image)));
+  Options root;
+  root.set("nodes", table(std::move(nodes)));
+
+  TRY(Config config, read_config(root, drivers));
+  config.connections_max = command.connections_max;
+  if (!command.listen.empty()) config.listen.clear();
+  for (const std::string& where : command.listen) {
+    TRY(Address address, parse_address(where));
+    config.listen.push_back({std::move(address), {}});
+  }
+  ExportConfig only;
+  only.name = command.name;
+  only.node = "image";
+  only.writable = command.writable;
+  only.description = command.description;
+  only.offset = command.offset;
+  only.size = command.size;
+  config.exports.push_back(std::move(only));
+  return config;
+}
+
+}  // namespace app

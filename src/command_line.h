@@ -1,0 +1,48 @@
+// command_line.h - what was typed, as a plain struct. CLI11 stays behind it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "src/config.h"
+
+namespace app {
+
+// All has been said already: help, the version, or what is wrong with the line.
+struct Finished {
+  int status = 0;
+};
+struct ServeCommand {
+  std::string config;
+  bool check = false;
+};
+struct GraphCommand {
+  std::string config;
+};
+struct ExportCommand {
+  std::string image;
+  std::string format;  // "": what looks raw is raw, the rest is refused
+  bool writable = false;
+  std::string name;
+  std::string description;
+  std::vector<std::string> listen;  // none: default_listen
+  std::uint32_t connections_max = 100;
+  std::uint64_t offset = 0;           // bytes
+  std::optional<std::uint64_t> size;  // bytes
+};
+using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand>;
+
+// Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
+Command parse_command_line(int argc, const char* const* argv, Drivers drivers);
+
+// The drivers that make an image of the bytes of one file: what --format takes.
+std::vector<std::string> format_names(Drivers drivers);
+
+// What an `export` serves, as a file would describe it.
+// Errors: invalid_argument.
+Result<Config> config_of(const ExportCommand& command, Drivers drivers);
+
+}  // namespace app

@@ -1,0 +1,296 @@
+#include "src/config.h"
+
+#include <algorithm>
+#include <array>
+
+#include "nbd/export.h"
+#include "src/toml.h"
+
+namespace app {
+namespace {
+
+constexpr std::array server_specs{
+    OptionSpec{
+        "listen", Kind::list, default_listen,
+        "where to listen: \"unix:PATH\", \"tcp:HOST:PORT\", or a list of them; port 0 picks one"},
+    OptionSpec{"max-connections", Kind::integer, "100", "clients at a time; more are turned away"},
+    OptionSpec{"handshake-timeout", Kind::duration, "10s",
+               "how long a client may take to choose an export; 0s: for ever"},
+    OptionSpec{"drain-timeout", Kind::duration, "10s",
+               "how long requests in flight may take at a stop"},
+    OptionSpec{"log-level", Kind::choice, "info", "the least that is logged",
+               "debug|info|warning|error"},
+};
+
+constexpr std::array export_specs{
+    OptionSpec{"node", Kind::text, "", "the node that is served"},
+    OptionSpec{"writable", Kind::boolean, "false", "may clients write?"},
+    OptionSpec{"description", Kind::text, "", "a text for people who list the exports"},
+    OptionSpec{"offset", Kind::bytes, "0", "first byte of the node that is served"},
+    OptionSpec{"size", Kind::bytes, "rest", "bytes served; without it all up to the node's end"},
+    OptionSpec{"write-through", Kind::boolean, "false",
+               "each write is durable when it is answered"},
+};
+
+constexpr std::int64_t connections_limit = 1'000'000;
+
+std::unexpected<Error> refuse(const Position& where, std::string why) {
+  return std::unexpected(at_position(where, Error(Errc::invalid_argument, std::move(why))));
+}
+
+std::string did_you_mean(std::string_view word, std::span<const std::string> known) {
+  const auto near = nearest(word, known);
+  return near ? ", did you mean '" + *near + "'?" : "";
+}
+
+// [section], or an empty table.
+Result<std::shared_ptr<const Options>> table_at(const Options& root, std::string_view section) {
+  const OptionValue* value = root.find(section);
+  if (value == nullptr) return std::make_shared<const Options>(root.position());
+  const auto* table = std::get_if<std::shared_ptr<Options>>(&value->data);
+  if (table == nullptr) {
+    return refuse(value->position, "'" + std::string(section) + "': expected a table, not " +
+                                       std::string(value->kind_name()));
+  }
+  return *table;
+}
+
+// The tables [section.NAME].
+Result<std::vector<std::pair<std::string, std::shared_ptr<const Options>>>> tables_in(
+    const Options& root, std::string_view section) {
+  TRY(const auto outer, table_at(root, section));
+  std::vector<std::pair<std::string, std::shared_ptr<const Options>>> result;
+  for (const auto& [name, value] : outer->entries()) {
+    const auto* table = std::get_if<std::shared_ptr<Options>>(&value.data);
+    if (table == nullptr) {
+      return refuse(value.position, "'" + std::string(section) + "." + name +
+                                        "': expected a table, not " +
+                                        std::string(value.kind_name()));
+    }
+    result.emplace_back(name, *table);
+  }
+  return result;
+}
+
+Result<std::vector<Listen>> read_listen(const Options& server) {
+  const OptionValue* value = server.find("listen");
+  OptionList entries;
+  if (value == nullptr) {
+    entries.push_back({std::string(default_listen), server.position()});
+  } else if (value->text() != nullptr) {
+    entries.push_back(*value);
+  } else if (const auto* list = std::get_if<OptionList>(&value->data)) {
+    if (list->empty()) return refuse(value->position, "'listen': the list is empty");
+    entries = *list;
+  } else {
+    return refuse(value->position, "'listen': expected a string or a list of strings, not " +
+                                       std::string(value->kind_name()));
+  }
+  std::vector<Listen> result;
+  for (const OptionValue& entry : entries) {
+    if (entry.text() == nullptr) {
+      return refuse(entry.position,
+                    "'listen': expected a string such as \"tcp:127.0.0.1:10809\", not " +
+                        std::string(entry.kind_name()));
+    }
+    auto address = parse_address(*entry.text(), server.directory());
+    if (!address) return std::unexpected(at_position(entry.position, std::move(address).error()));
+    result.push_back({*std::move(address), entry.position});
+  }
+  return result;
+}
+
+LogLevel log_level_of(std::string_view text) {
+  if (text == "debug") return LogLevel::debug;
+  if (text == "warning") return LogLevel::warning;
+  return text == "error" ? LogLevel::error : LogLevel::info;
+}
+
+Result<> read_server(const Options& server, Config& config) {
+  // a bare string is a list of one
+  Options checked(server.position());
+  for (const auto& [key, value] : server.entries()) {
+    if (key != "listen") checked.set(key, value);
+  }
+  if (auto known = check_options(checked, server_specs); !known) return known;
+  TRY(config.listen, read_listen(server));
+  const OptionReader reader(checked, server_specs);
+  const std::int64_t connections = reader.integer("max-connections");
+  if (connections < 1 || connections > connections_limit) {
+    return refuse(reader.position("max-connections"),
+                  "'max-connections': " + std::to_string(connections) + " is not in 1 to " +
+                      std::to_string(connections_limit));
+  }
+  config.connections_max = static_cast<std::uint32_t>(connections);
+  const auto duration = [&](std::string_view key) {
+    return std::chrono::nanoseconds(static_cast<std::int64_t>(reader.duration_ns(key)));
+  };
+  config.handshake_timeout = duration("handshake-timeout");
+  config.drain_timeout = duration("drain-timeout");
+  config.log_level = log_level_of(reader.text("log-level"));
+  return ok;
+}
+
+// Puts children before parents, whatever their order in the file.
+class NodeOrder {
+ public:
+  NodeOrder(const std::vector<NodeConfig>& nodes, Drivers drivers)
+      : nodes_(nodes), drivers_(drivers), states_(nodes.size(), State::fresh) {
+    for (const NodeConfig& node : nodes) names_.push_back(node.name);
+  }
+
+  Result<std::vector<NodeConfig>> sorted() {
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (auto placed = place(i); !placed) return std::unexpected(std::move(placed).error());
+    }
+    return std::move(order_);
+  }
+
+ private:
+  enum class State : std::uint8_t { fresh, open, placed };
+
+  Result<> place(std::size_t index) {
+    if (states_[index] == State::placed) return ok;
+    states_[index] = State::open;
+    path_.push_back(index);
+    if (auto below = place_children(*nodes_[index].options, nodes_[index].name); !below)
+      return below;
+    path_.pop_back();
+    states_[index] = State::placed;
+    order_.push_back(nodes_[index]);
+    return ok;
+  }
+
+  // Requires: check_node() was content with `options`.
+  Result<> place_children(const Options& options, const std::string& parent) {
+    const std::string& kind = *options.find("driver")->text();
+    const graph::Driver& driver = **std::ranges::find(drivers_, kind, &graph::Driver::name);
+    for (const OptionSpec& spec : driver.options) {
+      const OptionValue* child = spec.kind == Kind::node ? options.find(spec.key) : nullptr;
+      if (child == nullptr) continue;
+      Result<> placed = child->table() != nullptr ? place_children(*child->table(), parent)
+                                                  : place_named(*child, parent);
+      if (!placed) return placed;
+    }
+    return ok;
+  }
+
+  Result<> place_named(const OptionValue& reference, const std::string& parent) {
+    const std::string& name = *reference.text();
+    const auto found = std::ranges::find(names_, name);
+    if (found == names_.end()) {
+      return refuse(reference.position,
+                    parent + ": there is no node '" + name + "'" + did_you_mean(name, names_));
+    }
+    const auto index = static_cast<std::size_t>(found - names_.begin());
+    if (states_[index] != State::open) return place(index);
+    std::string cycle;
+    for (auto at = std::ranges::find(path_, index); at != path_.end(); ++at) {
+      cycle += "'" + names_[*at] + "' -> ";
+    }
+    return refuse(reference.position, "the nodes form a cycle: " + cycle + "'" + name + "'");
+  }
+
+  const std::vector<NodeConfig>& nodes_;
+  const Drivers drivers_;
+  std::vector<std::string> names_;
+  std::vector<State> states_;
+  std::vector<std::size_t> path_;  // from the root of the search to the node that is open
+  std::vector<NodeConfig> order_;
+};
+
+Result<> read_nodes(const Options& root, Drivers drivers, Config& config) {
+  TRY(const auto tables, tables_in(root, "nodes"));
+  std::vector<NodeConfig> nodes;
+  for (const auto& [name, options] : tables) {
+    if (name.empty()) return refuse(options->position(), "a node needs a name");
+    if (auto known = graph::check_node(name, *options, drivers); !known) {
+      return std::unexpected(std::move(known).error());
+    }
+    nodes.push_back({name, options});
+  }
+  TRY(config.nodes, NodeOrder(nodes, drivers).sorted());
+  return ok;
+}
+
+Result<ExportConfig> read_export(const std::string& name, const Options& options,
+                                 const Config& config) {
+  if (auto known = check_options(options, export_specs); !known) {
+    return std::unexpected(std::move(known).error());
+  }
+  const OptionReader reader(options, export_specs);
+  ExportConfig result;
+  result.name = name;
+  result.position = options.position();
+  if (auto fits = check_wire_text("the name of an export", name); !fits) {
+    return std::unexpected(at_position(options.position(), std::move(fits).error()));
+  }
+  result.description = reader.text("description");
+  if (auto fits = check_wire_text("'description'", result.description); !fits) {
+    return std::unexpected(at_position(reader.position("description"), std::move(fits).error()));
+  }
+  if (!reader.has("node")) {
+    return refuse(options.position(),
+                  "export '" + printable(name) + "': the key 'node' is missing");
+  }
+  result.node = reader.text("node");
+  std::vector<std::string> nodes;
+  for (const NodeConfig& node : config.nodes) nodes.push_back(node.name);
+  if (std::ranges::find(nodes, result.node) == nodes.end()) {
+    return refuse(reader.position("node"), "export '" + printable(name) + "': there is no node '" +
+                                               printable(result.node) + "'" +
+                                               did_you_mean(result.node, nodes));
+  }
+  result.writable = reader.boolean("writable");
+  result.write_through = reader.boolean("write-through");
+  result.offset = reader.bytes("offset");
+  if (reader.has("size")) result.size = reader.bytes("size");
+  result.window_position = reader.position(reader.has("size") ? "size" : "offset");
+  return result;
+}
+
+}  // namespace
+
+std::span<const OptionSpec> server_options() { return server_specs; }
+std::span<const OptionSpec> export_options() { return export_specs; }
+
+Result<> check_wire_text(std::string_view what, std::string_view text) {
+  if (text.size() > nbd::string_length_max) {
+    return failure(Errc::invalid_argument,
+                   std::string(what) + " has " + std::to_string(text.size()) + " bytes, at most " +
+                       std::to_string(nbd::string_length_max) + " are allowed");
+  }
+  if (text.find('\0') != std::string_view::npos) {
+    return failure(Errc::invalid_argument, std::string(what) + " contains a NUL");
+  }
+  if (!is_utf8(text)) return failure(Errc::invalid_argument, std::string(what) + " is not UTF-8");
+  return ok;
+}
+
+Result<Config> read_config(const Options& root, Drivers drivers) {
+  const std::vector<std::string> sections{"server", "nodes", "exports"};
+  for (const auto& [key, value] : root.entries()) {
+    if (std::ranges::find(sections, key) == sections.end()) {
+      return refuse(value.position,
+                    "unknown key '" + printable(key) + "'" + did_you_mean(key, sections));
+    }
+  }
+  Config config;
+  config.position.file = root.position().file;
+  TRY(const auto server, table_at(root, "server"));
+  if (auto read = read_server(*server, config); !read) return std::unexpected(read.error());
+  if (auto read = read_nodes(root, drivers, config); !read) return std::unexpected(read.error());
+  TRY(const auto exports, tables_in(root, "exports"));
+  for (const auto& [name, options] : exports) {
+    TRY(ExportConfig item, read_export(name, *options, config));
+    config.exports.push_back(std::move(item));
+  }
+  return config;
+}
+
+Result<Config> load_config(const std::string& path, Drivers drivers) {
+  TRY(const Options root, load_toml(path));
+  return read_config(root, drivers);
+}
+
+}  // namespace app

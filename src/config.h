@@ -1,0 +1,73 @@
+// config.h - what a daemon serves, as plain structs, read from a TOML file and checked as far as
+// that is possible before anything is opened. The tables of keys are the only place that names
+// them.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graph/base/log.h"
+#include "graph/base/options.h"
+#include "graph/driver.h"
+#include "src/address.h"
+
+namespace app {
+
+using Drivers = std::span<const graph::Driver* const>;
+
+struct Listen {
+  Address address;
+  Position position;  // for messages
+};
+
+struct NodeConfig {
+  std::string name;
+  std::shared_ptr<const Options> options;
+};
+
+struct ExportConfig {
+  std::string name;  // "" is the default export
+  std::string node;
+  bool writable = false;
+  std::string description;
+  std::uint64_t offset = 0;           // bytes of the node
+  std::optional<std::uint64_t> size;  // bytes; none: up to the end of the node
+  bool write_through = false;
+  Position position;         // of the table
+  Position window_position;  // of its size, or else its offset
+};
+
+struct Config {
+  std::vector<Listen> listen;
+  std::uint32_t connections_max = 100;
+  std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);
+  std::chrono::nanoseconds drain_timeout = std::chrono::seconds(10);
+  LogLevel log_level = LogLevel::info;
+  std::vector<NodeConfig> nodes;  // children first
+  std::vector<ExportConfig> exports;
+  Position position;  // of the file
+};
+
+// The keys of [server] and of [exports.NAME]; those of [nodes.NAME] are the driver's and
+// common_node_options().
+std::span<const OptionSpec> server_options();
+std::span<const OptionSpec> export_options();
+
+// Where a server without `listen` listens.
+inline constexpr std::string_view default_listen = "tcp:127.0.0.1:10809";
+
+// Errors: invalid_argument with file, line and column; what reading the file says.
+Result<Config> load_config(const std::string& path, Drivers drivers);
+// The same from a tree.
+Result<Config> read_config(const Options& root, Drivers drivers);
+
+// Errors: invalid_argument when `text` can't stand on the wire as the name or the description of an
+// export.
+Result<> check_wire_text(std::string_view what, std::string_view text);
+
+}  // namespace app

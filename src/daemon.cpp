@@ -1,0 +1,148 @@
+#include "src/daemon.h"
+
+#include <algorithm>
+#include <asio/redirect_error.hpp>
+#include <asio/signal_set.hpp>
+#include <asio/use_awaitable.hpp>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "graph/base/wait_queue.h"
+#include "src/listeners.h"
+#include "src/picture.h"
+#include "src/site.h"
+
+namespace app {
+namespace {
+
+// More exports than this are found by `nbdinfo --list`.
+constexpr std::size_t exports_shown_max = 8;
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+class Daemon {
+ public:
+  Daemon(Home& home, const Config& config, Drivers drivers)
+      : home_(home),
+        config_(config),
+        site_(home, config, drivers),
+        listeners_(
+            home,
+            [this](std::unique_ptr<Stream> stream) { site_.server().serve(std::move(stream)); }),
+        signals_(home.executor, SIGINT, SIGTERM) {}
+
+  Task<int> run() {
+    spawn(home_.executor, watching_.enter_anyway(), watch_signals());
+    Result<> served = co_await serve();
+    signals_.cancel();
+    co_await watching_.drained();
+    if (!served) co_return std::unexpected(std::move(served).error());
+    co_return stopped_cleanly_ ? EXIT_SUCCESS : EXIT_FAILURE;
+  }
+
+ private:
+  // Errors: nothing could be started.
+  Task<> serve() {
+    CO_CHECK(co_await site_.open());
+    Result<> listening = co_await listeners_.open(config_.listen);
+    if (listening) {
+      home_.log.info("files are read and written by " + std::string(home_.engine.name()));
+      listeners_.start();
+      const std::vector<Address> addresses = listeners_.addresses();
+      const std::vector<nbd::Export*> exports = site_.server().exports();
+      print(attach_text(addresses, {exports.begin(), exports.end()}));
+      while (!stopping_) co_await stop_.wait();
+    }
+    co_await listeners_.stop();
+    stopped_cleanly_ = (co_await site_.close()).has_value();
+    if (stopped_cleanly_ && listening) home_.log.info("stopped");
+    co_return listening;
+  }
+
+  asio::awaitable<void> watch_signals() {
+    asio::error_code problem;
+    const auto name = [](int number) {
+      return std::string(number == SIGINT ? "SIGINT" : "SIGTERM");
+    };
+    const int first =
+        co_await signals_.async_wait(asio::redirect_error(asio::use_awaitable, problem));
+    if (problem) co_return;
+    home_.log.info(name(first) + ": stopping; once more stops at once");
+    stopping_ = true;
+    stop_.notify_all();
+    const int second =
+        co_await signals_.async_wait(asio::redirect_error(asio::use_awaitable, problem));
+    if (problem) co_return;
+    home_.log.error(name(second) + " again: stopped at once, what was not flushed may be lost");
+    listeners_.close();  // takes the sockets' files away
+    std::_Exit(EXIT_FAILURE);
+  }
+
+  Home& home_;
+  const Config& config_;
+  Site site_;
+  Listeners listeners_;
+  asio::signal_set signals_;
+  Gate watching_;
+  WaitQueue stop_;
+  bool stopping_ = false;
+  bool stopped_cleanly_ = true;
+};
+
+// Opens, shows, closes.
+Task<int> show(Worker& worker, const Config& config, Drivers drivers,
+               std::string (*picture)(const graph::Graph&, std::span<nbd::Export* const>)) {
+  Site site(worker.home(), config, drivers);
+  CO_CHECK(co_await site.open());
+  const std::vector<nbd::Export*> exports = site.server().exports();
+  print(picture(site.graph(), exports));
+  const Result<> closed = co_await site.close();
+  co_return closed ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+}  // namespace
+
+std::string attach_text(std::span<const Address> addresses,
+                        std::span<const nbd::Export* const> exports) {
+  std::string text = "gantry " GANTRY_VERSION " is listening on";
+  for (const Address& address : addresses) text += " " + printable(address.text());
+  text += "\n";
+  for (const nbd::Export* item : exports.first(std::min(exports.size(), exports_shown_max))) {
+    text += "\nexport '" + printable(item->name()) + "', " + format_bytes(item->view().size()) +
+            (item->view().writable() ? ", writable" : ", read-only");
+    if (!item->description().empty()) text += ": " + printable(item->description());
+    text += "\n";
+    for (const Address& address : addresses) {
+      for (const std::string& command : attach_commands(address, item->name())) {
+        text += "  " + command + "\n";
+      }
+    }
+  }
+  if (exports.size() > exports_shown_max) {
+    text += "\n" + std::to_string(exports.size() - exports_shown_max) + " more exports:\n";
+    for (const Address& address : addresses) {
+      text += "  nbdinfo --list " + shell_word(nbd_uri(address, "")) + "\n";
+    }
+  }
+  return text;
+}
+
+Task<int> serve(Worker& worker, const Config& config, Drivers drivers) {
+  Daemon daemon(worker.home(), config, drivers);
+  co_return co_await daemon.run();
+}
+
+Task<int> check(Worker& worker, const Config& config, Drivers drivers) {
+  return show(worker, config, drivers, to_text);
+}
+
+Task<int> draw(Worker& worker, const Config& config, Drivers drivers) {
+  return show(worker, config, drivers, to_dot);
+}
+
+}  // namespace app

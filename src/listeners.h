@@ -1,0 +1,56 @@
+// listeners.h - the sockets that clients connect to: bound all together or not at all, then each
+// accepts in a coroutine of its own.
+#pragma once
+
+#include <asio/ip/tcp.hpp>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "graph/base/home.h"
+#include "graph/base/stream.h"
+#include "src/config.h"
+
+namespace app {
+
+class Listener;
+
+class Listeners {
+ public:
+  using Accepted = std::function<void(std::unique_ptr<Stream>)>;
+
+  // Lifetime: `home` outlives the listeners.
+  Listeners(Home& home, Accepted accepted);
+  // Requires: stop() has returned, or start() was never called.
+  ~Listeners();
+  Listeners(const Listeners&) = delete;
+  Listeners& operator=(const Listeners&) = delete;
+
+  // Binds all of `wanted`. A Unix socket's file that nobody answers behind is replaced.
+  // Errors: "cannot listen on tcp:127.0.0.1:10809: Address already in use", with the position;
+  // nothing stays bound.
+  Task<> open(const std::vector<Listen>& wanted);
+  // Accepts from now on.
+  void start();
+  // Where they really listen: with the port that the system picked.
+  std::vector<Address> addresses() const;
+  // Takes the sockets' files away and accepts nobody any more. May be called twice.
+  void close();
+  asio::awaitable<void> stop();
+
+ private:
+  Task<> open_one(const Address& address);
+  Task<std::vector<asio::ip::tcp::endpoint>> look_up(const Address& address);
+  Task<> bind_tcp(const Address& address);
+  asio::awaitable<void> accept_on(Listener& listener);
+  enum class Burst : std::uint8_t { taken, starved };
+  Burst accept_some(Listener& listener, int& number);
+
+  Home& home_;
+  Accepted accepted_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  Gate gate_;  // a pass for each accepting coroutine
+  bool closed_ = false;
+};
+
+}  // namespace app

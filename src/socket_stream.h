@@ -1,0 +1,16 @@
+// socket_stream.h - a connected TCP or Unix socket as a Stream.
+#pragma once
+
+#include <asio/any_io_executor.hpp>
+#include <memory>
+
+#include "graph/base/stream.h"
+
+namespace app {
+
+// Takes over `descriptor`, a connected socket that does not block; it is closed in any case.
+// Errors: what the event loop says when it can't watch it.
+Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& executor,
+                                              int descriptor);
+
+}  // namespace app

@@ -1,0 +1,179 @@
+#include "src/config.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "formats/formats.h"
+#include "graph/protocol/protocol.h"
+#include "src/toml.h"
+
+namespace app {
+namespace {
+
+constexpr std::array drivers{&graph::memory_driver, &graph::null_co_driver, &formats::raw_driver};
+
+Result<Config> read(std::string_view text) {
+  TRY(const Options root, parse_toml(text, "conf/a.toml"));
+  return read_config(root, drivers);
+}
+
+// What is said about `text`; "" when nothing is wrong with it.
+std::string complaint(std::string_view text) {
+  const auto config = read(text);
+  return config ? "" : config.error().message;
+}
+
+TEST(Config, HasDefaults) {
+  const auto config = read("");
+
+  ASSERT_TRUE(config) << config.error().message;
+  ASSERT_EQ(config->listen.size(), 1u);
+  EXPECT_EQ(config->listen[0].address.text(), "tcp:127.0.0.1:10809");
+  EXPECT_EQ(config->connections_max, 100u);
+  EXPECT_EQ(config->handshake_timeout, std::chrono::seconds(10));
+  EXPECT_EQ(config->drain_timeout, std::chrono::seconds(10));
+  EXPECT_EQ(config->log_level, LogLevel::info);
+}
+
+TEST(Config, TakesEveryKeyOfAServer) {
+  const auto config = read(
+      "[server]\nlisten = ['unix:g.sock', 'tcp:[::1]:0']\nmax-connections = 7\n"
+      "handshake-timeout = '500ms'\ndrain-timeout = '2min'\nlog-level = 'debug'\n");
+
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->listen[0].address.text(), "unix:conf/g.sock");
+  EXPECT_EQ(config->listen[1].address.text(), "tcp:[::1]:0");
+  EXPECT_EQ(config->connections_max, 7u);
+  EXPECT_EQ(config->handshake_timeout, std::chrono::milliseconds(500));
+  EXPECT_EQ(config->drain_timeout, std::chrono::minutes(2));
+  EXPECT_EQ(config->log_level, LogLevel::debug);
+}
+
+TEST(Config, TakesOneAddressWithoutAList) {
+  const auto config = read("[server]\nlisten = 'tcp:localhost:0'\n");
+
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->listen.at(0).address.text(), "tcp:localhost:0");
+  EXPECT_EQ(config->listen.at(0).position.prefix(), "conf/a.toml:2:1: ");
+}
+
+TEST(Config, TakesEveryKeyOfAnExport) {
+  const auto config = read(
+      "[nodes.m]\ndriver = 'memory'\n[exports.'']\nnode = 'm'\n"
+      "[exports.disk]\nnode = 'm'\nwritable = true\ndescription = 'd'\noffset = '1M'\n"
+      "size = 4096\nwrite-through = true\n");
+
+  ASSERT_TRUE(config) << config.error().message;
+  ASSERT_EQ(config->exports.size(), 2u);
+  const ExportConfig& plain = config->exports[0];
+  EXPECT_EQ(plain.name, "");
+  EXPECT_FALSE(plain.writable);
+  EXPECT_FALSE(plain.size);
+  const ExportConfig& full = config->exports[1];
+  EXPECT_EQ(full.name, "disk");
+  EXPECT_TRUE(full.writable);
+  EXPECT_EQ(full.description, "d");
+  EXPECT_EQ(full.offset, 1 * MiB);
+  EXPECT_EQ(full.size, 4096u);
+  EXPECT_TRUE(full.write_through);
+}
+
+TEST(Config, PutsChildrenBeforeParentsWhateverTheOrderInTheFile) {
+  const auto config = read(
+      "[nodes.top]\ndriver = 'raw'\nfile = { driver = 'raw', file = 'middle' }\n"
+      "[nodes.middle]\ndriver = 'raw'\nfile = 'bottom'\n"
+      "[nodes.bottom]\ndriver = 'memory'\n");
+
+  ASSERT_TRUE(config) << config.error().message;
+  std::string order;
+  for (const NodeConfig& node : config->nodes) order += node.name + " ";
+  EXPECT_EQ(order, "bottom middle top ");
+}
+
+TEST(Config, NamesTheNearestKey) {
+  EXPECT_EQ(complaint("[sever]\n"), "conf/a.toml:1:2: unknown key 'sever', did you mean 'server'?");
+  EXPECT_EQ(complaint("[server]\nlog-lvel = 'info'\n"),
+            "conf/a.toml:2:1: unknown key 'log-lvel', did you mean 'log-level'?");
+  EXPECT_EQ(complaint("[nodes.m]\ndriver = 'memory'\nsiez = 1\n"),
+            "conf/a.toml:3:1: unknown key 'siez', did you mean 'size'?");
+  EXPECT_EQ(complaint("[nodes.m]\ndriver = 'memory'\n[exports.e]\nnode = 'm'\nwriteable = true\n"),
+            "conf/a.toml:5:1: unknown key 'writeable', did you mean 'writable'?");
+}
+
+TEST(Config, RefusesAWrongType) {
+  EXPECT_EQ(complaint("[server]\nmax-connections = '7'\n"),
+            "conf/a.toml:2:1: 'max-connections': expected an integer, not a string");
+  EXPECT_EQ(complaint("[server]\nlisten = [7]\n"),
+            "conf/a.toml:2:11: 'listen': expected a string such as \"tcp:127.0.0.1:10809\", not an "
+            "integer");
+  EXPECT_EQ(complaint("[server]\nlog-level = 'loud'\n"),
+            "conf/a.toml:2:1: 'log-level': 'loud' is none of debug, info, warning, error");
+  EXPECT_EQ(complaint("nodes = 3\n"), "conf/a.toml:1:1: 'nodes': expected a table, not an integer");
+  EXPECT_EQ(complaint("[nodes]\nm = 'memory'\n"),
+            "conf/a.toml:2:1: 'nodes.m': expected a table, not a string");
+}
+
+TEST(Config, RefusesAnEmptyListAndABadNumber) {
+  EXPECT_EQ(complaint("[server]\nlisten = []\n"), "conf/a.toml:2:1: 'listen': the list is empty");
+  EXPECT_EQ(complaint("[server]\nmax-connections = 0\n"),
+            "conf/a.toml:2:1: 'max-connections': 0 is not in 1 to 1000000");
+}
+
+TEST(Config, RefusesANodeThatIsNotThere) {
+  EXPECT_EQ(complaint("[nodes.disk]\ndriver = 'raw'\nfile = 'dsk-file'\n"
+                      "[nodes.disk-file]\ndriver = 'memory'\n"),
+            "conf/a.toml:3:1: disk: there is no node 'dsk-file', did you mean 'disk-file'?");
+  EXPECT_EQ(complaint("[nodes.disk]\ndriver = 'memory'\n[exports.e]\nnode = 'dish'\n"),
+            "conf/a.toml:4:1: export 'e': there is no node 'dish', did you mean 'disk'?");
+  EXPECT_EQ(complaint("[exports.e]\nwritable = true\n"),
+            "conf/a.toml:1:1: export 'e': the key 'node' is missing");
+}
+
+TEST(Config, NamesACycle) {
+  EXPECT_EQ(complaint("[nodes.a]\ndriver = 'raw'\nfile = 'b'\n"
+                      "[nodes.b]\ndriver = 'raw'\nfile = { driver = 'raw', file = 'a' }\n"),
+            "conf/a.toml:6:26: the nodes form a cycle: 'a' -> 'b' -> 'a'");
+  EXPECT_EQ(complaint("[nodes.a]\ndriver = 'raw'\nfile = 'a'\n"),
+            "conf/a.toml:3:1: the nodes form a cycle: 'a' -> 'a'");
+}
+
+TEST(Config, RefusesANameUsedTwice) {
+  const std::string said =
+      complaint("[nodes.a]\ndriver = 'memory'\n[nodes.a]\ndriver = 'memory'\n");
+
+  EXPECT_TRUE(said.starts_with("conf/a.toml:3:")) << said;
+  EXPECT_EQ(said.find('\n'), std::string::npos);
+}
+
+TEST(Config, RefusesANameThatIsTooLong) {
+  const std::string name(32, 'n');
+
+  EXPECT_EQ(complaint("[nodes." + name + "]\ndriver = 'memory'\n"),
+            "conf/a.toml:1:1: '" + name +
+                "' is no node name: 1 to 31 of A-Z a-z 0-9 - . _, a letter first");
+}
+
+TEST(Config, RefusesADriverThatIsNotThere) {
+  EXPECT_EQ(complaint("[nodes.a]\ndriver = 'rav'\n"),
+            "conf/a.toml:2:1: there is no driver 'rav', did you mean 'raw'?");
+  EXPECT_EQ(complaint("[nodes.a]\nsize = 1\n"), "conf/a.toml:1:1: the key 'driver' is missing");
+}
+
+TEST(Config, RefusesTextThatCannotStandOnTheWire) {
+  const std::string node = "[nodes.m]\ndriver = 'memory'\n";
+
+  EXPECT_EQ(
+      complaint(node + "[exports.e]\nnode = 'm'\ndescription = '" + std::string(4097, 'd') + "'\n"),
+      "conf/a.toml:5:1: 'description' has 4097 bytes, at most 4096 are allowed");
+  EXPECT_EQ(complaint(node + "[exports.\"a\\u0000\"]\nnode = 'm'\n"),
+            "conf/a.toml:3:1: the name of an export contains a NUL");
+  EXPECT_FALSE(check_wire_text("the text", "\xff"));
+}
+
+TEST(Config, KnowsNoKeysOfLaterDays) {
+  EXPECT_EQ(complaint("include = ['more.toml']\n"), "conf/a.toml:1:1: unknown key 'include'");
+}
+
+}  // namespace
+}  // namespace app

@@ -1,0 +1,54 @@
+// small_site.h - a configuration alive in a simulated worker, with a driver that tells what
+// happened to it.
+#pragma once
+
+#include <array>
+#include <cassert>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/formats.h"
+#include "graph/driver.h"
+#include "graph/protocol/protocol.h"
+#include "src/site.h"
+#include "src/toml.h"
+#include "tests/support/world.h"
+
+namespace app {
+
+// driver = "witness": 1 MiB of nothing; `flush = "fails"` makes it lose what it was given. It notes
+// what is asked of it in the log of its worker.
+extern const graph::Driver witness_driver;
+
+class SmallSite {
+ public:
+  // Requires: nothing is wrong with `text`.
+  explicit SmallSite(std::string_view text)
+      : config(read(text)), world(1), site(world.home, config, drivers) {}
+
+  // What is wrong, or "".
+  std::string open() { return said(world.run(site.open())); }
+  std::string close() { return said(world.run(site.close())); }
+  bool was_logged(std::string_view line) const {
+    return std::ranges::find(world.log.lines, line) != world.log.lines.end();
+  }
+
+ private:
+  static constexpr std::array drivers{&graph::memory_driver, &formats::raw_driver, &witness_driver};
+  static Config read(std::string_view text) {
+    const auto root = parse_toml(text, "a.toml");
+    assert(root);
+    auto config = read_config(*root, drivers);
+    assert(config);
+    return *std::move(config);
+  }
+  static std::string said(const Result<>& done) { return done ? "" : done.error().message; }
+
+ public:
+  const Config config;
+  sim::World world;
+  Site site;
+};
+
+}  // namespace app
