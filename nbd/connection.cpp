@@ -283,6 +283,11 @@ void Connection::cut_off() {
   close();
 }
 
+void Connection::give_way() {
+  server_.home().log.info(who() + ": did not finish the handshake, gives way to others");
+  close();
+}
+
 void Connection::report(const Request& request, const Error& error) {
   const Clock::Time now = server_.home().clock.now();
   if (reported_ && now - *reported_ < report_interval) return;

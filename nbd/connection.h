@@ -23,6 +23,13 @@ class Connection final : public Outbox {
   void wind_up();
   // Closes whatever is under way.
   void cut_off();
+  // Closes in favour of another client.
+  // Requires: handshaking().
+  void give_way();
+  // Has not agreed on an export yet.
+  bool handshaking() const { return !transmitting_ && !closed_; }
+  // Has agreed on one, and may still have requests under way.
+  bool attached() const { return transmitting_; }
 
   // Outbox
   void post(Reply reply) override;

@@ -13,6 +13,7 @@
 namespace nbd {
 namespace {
 
+constexpr std::uint32_t block_size_minimum_max = 64 * KiB;
 constexpr std::size_t piece_max = 64 * KiB;  // memory grows with what arrived, not with what was announced
 
 // The answer to an option that can't be had: its type and a text for people.
@@ -206,6 +207,10 @@ class Haggle {
   }
 
   Task<> list() {
+    if (server_.options().listing == Listing::forbidden) {
+      co_return co_await refuse(
+          Refusal(OptionReply::error_policy, "the exports of this server are not listed"));
+    }
     std::vector<std::byte> batch;
     for (const Export* item : server_.exports()) {
       const std::string& name = item->name();
@@ -249,9 +254,14 @@ class Haggle {
     std::vector<std::byte> message;
     put_info(message, *item, *request);
     put_header(message, OptionReply::ack, 0);
-    if (option_ == Option::go) agree(*item, sized ? item->view().alignment() : 1);
+    if (option_ == Option::go) agree(*item, sized ? minimum_block(*item) : 1);
     CO_CHECK(co_await send(message));
     co_return option_ == Option::go;
+  }
+
+  // Statement 63: a node that wants more gets it from the layer that pads.
+  static std::uint32_t minimum_block(const Export& item) {
+    return std::min(item.view().alignment(), block_size_minimum_max);
   }
 
   void put_info(std::vector<std::byte>& message, const Export& item, const InfoRequest& request) {
@@ -263,7 +273,7 @@ class Haggle {
 
     // Statement 60: always; what did not ask for it may use single bytes (statement 62).
     const std::uint32_t minimum =
-        request.wants(InfoType::block_size) ? item.view().alignment() : 1;
+        request.wants(InfoType::block_size) ? minimum_block(item) : 1;
     InfoBlockSize sizes;
     sizes.minimum = minimum;
     sizes.preferred = std::bit_ceil(

@@ -61,8 +61,23 @@ std::vector<Export*> Server::exports() const {
   return all;
 }
 
+// Idle clients that never say what they want keep nobody out; those who were let in are not driven out.
+bool Server::make_room() {
+  std::size_t attached = 0;
+  std::vector<Connection*> handshaking;  // in the order of their arrival
+  for (Connection* connection : connections_) {
+    if (connection->attached()) ++attached;
+    if (connection->handshaking()) handshaking.push_back(connection);
+  }
+  const std::size_t open = attached + handshaking.size();
+  if (open < options_.connections_max && handshaking.size() < options_.handshaking_max) return true;
+  if (handshaking.empty()) return false;
+  handshaking.front()->give_way();
+  return true;
+}
+
 void Server::serve(std::unique_ptr<Stream> stream) {
-  if (stopping_ || connections_.size() >= options_.connections_max) {
+  if (stopping_ || !make_room()) {
     home_.log.info("client " + stream->peer() + ": turned away, " +
                    (stopping_ ? "the server is stopping"
                               : std::to_string(connections_.size()) + " connections are open"));

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,10 +19,16 @@ namespace nbd {
 
 class Connection;
 
+// May a client ask for the names of all exports?
+enum class Listing : std::uint8_t { allowed, forbidden };
+
 struct ServerOptions {
   Clock::Duration handshake_timeout = std::chrono::seconds(10);  // from accept to the reply to GO; 0: none
   Clock::Duration drain_timeout = std::chrono::seconds(10);      // stop() cuts off who takes longer
   std::size_t connections_max = 100;
+  // Of those, clients that have not agreed on an export yet: the oldest gives way to a new one (statement 18).
+  std::size_t handshaking_max = 32;
+  Listing listing = Listing::allowed;
 };
 
 class Server {
@@ -61,6 +68,7 @@ class Server {
  private:
   asio::awaitable<void> run(std::unique_ptr<Connection> connection);
   asio::awaitable<void> cut_off_at(Timer& limit);
+  bool make_room();
 
   Home& home_;
   ServerOptions options_;

@@ -12,6 +12,7 @@ Buffer::Buffer(std::size_t size) : size_(size) {
 
 Buffer BufferPool::take(std::size_t size) {
   const std::size_t rounded = std::bit_ceil(std::max(size, Buffer::alignment));
+  lent_ += rounded;
   auto& free = free_[static_cast<std::size_t>(std::countr_zero(rounded))];
   if (free.empty()) return Buffer(rounded);
   Buffer buffer = std::move(free.back());
@@ -21,6 +22,7 @@ Buffer BufferPool::take(std::size_t size) {
 }
 
 void BufferPool::give(Buffer buffer) {
+  lent_ -= buffer.size();
   if (!is_power_of_two(buffer.size()) || kept_ + buffer.size() > kept_max_) return;
   kept_ += buffer.size();
   free_[static_cast<std::size_t>(std::countr_zero(buffer.size()))].push_back(std::move(buffer));

@@ -50,10 +50,13 @@ class BufferPool {
   Buffer take(std::size_t size);
   void give(Buffer buffer);
   std::size_t kept() const { return kept_; }
+  // Bytes taken and not given back yet.
+  std::size_t lent() const { return lent_; }
 
  private:
   std::array<std::vector<Buffer>, 64> free_;  // by log2 of the size
   std::size_t kept_ = 0;
+  std::size_t lent_ = 0;
   std::size_t kept_max_;
 };
 

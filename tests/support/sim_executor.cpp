@@ -74,6 +74,18 @@ void Scheduler::run() {
   }
 }
 
+void Scheduler::settle() {
+  while (!ready_.empty()) step();
+}
+
+void Scheduler::pass(Clock::Duration time) {
+  const Clock::Time end = now_ + time;
+  bool over = false;
+  at(end, [&over] { over = true; });
+  run_until([&over] { return over; });
+  settle();
+}
+
 bool Scheduler::run_until(const std::function<bool()>& done) {
   while (!done()) {
     if (!step()) return done();

@@ -26,6 +26,10 @@ class Scheduler {
   asio::any_io_executor executor();
   // Runs until nothing is ready and no timer is pending.
   void run();
+  // Runs what is ready, and what becomes ready by that; no timer fires.
+  void settle();
+  // Lets `time` pass, with everything that happens meanwhile.
+  void pass(Clock::Duration time);
   // Runs until `done` or until nothing is left to do; true when done.
   bool run_until(const std::function<bool()>& done);
 
