@@ -17,6 +17,21 @@
 
 namespace {
 
+// A filter that does nothing, and is a coroutine to do it.
+class Hop final : public graph::Filter {
+ public:
+  using Filter::Filter;
+  Task<> read(std::uint64_t offset, const Buffers& out) override {
+    co_return co_await file().read(offset, out);
+  }
+};
+constexpr OptionSpec hop_options[] = {{"file", Kind::node, "", "the node below"}};
+Task<std::unique_ptr<graph::Node>> open_hop(graph::OpenContext& context) {
+  CO_TRY(graph::Edge file, co_await context.attach("file", graph::Role::filtered));
+  co_return std::make_unique<Hop>(std::move(file));
+}
+constexpr graph::Driver hop_driver{"hop", "a coroutine", hop_options, open_hop};
+
 // A worker without engine: null-co needs none.
 class Bench {
  public:
@@ -39,9 +54,9 @@ class Bench {
     io_.run();
   }
 
-  // A view of `layers` raw nodes over null-co.
-  graph::BlockBackend& view(int layers) {
-    run(build(layers));
+  // A view of `layers` nodes of that driver over null-co.
+  graph::BlockBackend& view(int layers, std::string_view driver = "raw") {
+    run(build(layers, driver));
     return *view_;
   }
   std::unique_ptr<graph::BlockBackend> release_view() { return std::move(view_); }
@@ -52,15 +67,15 @@ class Bench {
   asio::io_context& io() { return io_; }
 
  private:
-  Task<> build(int layers) {
+  Task<> build(int layers, std::string_view driver) {
     Options disk;
     disk.set("driver", OptionValue{std::string("null-co"), {}});
     CO_CHECK(co_await graph_.add("n0", disk));
     for (int i = 1; i <= layers; ++i) {
-      Options raw;
-      raw.set("driver", OptionValue{std::string("raw"), {}});
-      raw.set("file", OptionValue{"n" + std::to_string(i - 1), {}});
-      CO_CHECK(co_await graph_.add("n" + std::to_string(i), raw));
+      Options layer;
+      layer.set("driver", OptionValue{std::string(driver), {}});
+      layer.set("file", OptionValue{"n" + std::to_string(i - 1), {}});
+      CO_CHECK(co_await graph_.add("n" + std::to_string(i), layer));
     }
     graph::ViewOptions options("bench");
     CO_TRY(view_, co_await graph_.attach(graph_.find("n" + std::to_string(layers)), options));
@@ -74,7 +89,8 @@ class Bench {
   BufferPool buffers_;
   sim::MemoryLog log_;
   Home home_{io_.get_executor(), clock_, engine_, buffers_, log_};
-  static constexpr const graph::Driver* drivers_[] = {&graph::null_co_driver, &formats::raw_driver};
+  static constexpr const graph::Driver* drivers_[] = {&graph::null_co_driver, &formats::raw_driver,
+                                                  &hop_driver};
   graph::Graph graph_{home_, drivers_};
   std::unique_ptr<graph::BlockBackend> view_;
 };
@@ -100,25 +116,13 @@ void bm_graph_read(benchmark::State& state) {
 }
 BENCHMARK(bm_graph_read)->Name("bm_graph_read/layers")->Arg(0)->Arg(8)->Arg(64);
 
-// The same slope when each layer is a coroutine that awaits the next.
-Task<> hop(int deeper) {
-  if (deeper > 0) co_return co_await hop(deeper - 1);
-  co_return ok;
-}
-void bm_base_hop(benchmark::State& state) {
+// The same slope when each layer is a coroutine that awaits the next one.
+void bm_graph_hop(benchmark::State& state) {
   Bench bench;
-  const int hops = static_cast<int>(state.range(0));
-  const auto loop = [](benchmark::State& s, int n) -> Task<> {
-    for (auto iteration : s) {
-      (void)iteration;
-      const Result<> done = co_await hop(n);
-      if (!done) std::abort();
-    }
-    co_return ok;
-  };
-  bench.run(loop(state, hops));
+  graph::BlockBackend& view = bench.view(static_cast<int>(state.range(0)), "hop");
+  bench.run(read_for(state, view));
 }
-BENCHMARK(bm_base_hop)->Name("bm_base_hop/hops")->Arg(0)->Arg(8)->Arg(64);
+BENCHMARK(bm_graph_hop)->Name("bm_graph_read/hops")->Arg(0)->Arg(8)->Arg(64);
 
 // A peer in memory: says what it was given, again and again, and swallows the answers.
 class Peer final : public Stream {

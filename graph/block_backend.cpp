@@ -128,7 +128,10 @@ Task<StatusExtents> BlockBackend::block_status(Range range, MapDepth depth,
                                                std::size_t extents_max) {
   CO_TRY(const Gate::Pass pass, co_await enter(Intent::read, range));
   assert(!range.empty());
-  co_return co_await graph::block_status(edge_, range.shifted(start()), depth, extents_max);
+  auto answer = co_await graph::block_status(edge_, range.shifted(start()), depth, extents_max);
+  if (answer) co_return answer;
+  Result<> seen = seen_from_here(std::unexpected(std::move(answer).error()));
+  co_return std::unexpected(std::move(seen).error());
 }
 
 Task<> BlockBackend::resize(std::uint64_t size) {

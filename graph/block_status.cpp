@@ -2,96 +2,115 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 namespace graph {
 namespace {
 
-void append(StatusExtents& list, StatusExtent extent) {
-  if (!list.empty() && list.back().same_status(extent)) {
-    list.back().length += extent.length;
-  } else {
-    list.push_back(extent);
+constexpr std::uint32_t own_layer = 1;
+
+// The answer so far: neighbours differ, and nothing is empty.
+class Answer {
+ public:
+  explicit Answer(std::size_t extents_max) : extents_max_(extents_max) {}
+
+  void append(const StatusExtent& extent) {
+    if (extent.length == 0) return;
+    covered_ += extent.length;
+    if (!list_.empty() && list_.back().same_status(extent)) {
+      list_.back().length += extent.length;
+    } else {
+      list_.push_back(extent);
+    }
   }
-}
+  std::uint64_t covered() const { return covered_; }
+  // One extent more than asked for says that the last one asked for is complete.
+  bool enough() const { return list_.size() > extents_max_; }
+  std::size_t extents_max() const { return extents_max_; }
+  const StatusExtents& list() const { return list_; }
+  StatusExtents take() {
+    if (enough()) list_.resize(extents_max_);
+    return std::move(list_);
+  }
+
+ private:
+  std::size_t extents_max_;
+  StatusExtents list_;
+  std::uint64_t covered_ = 0;
+};
+
+// Each of these may cover only the beginning of `extent`: then the caller asks again from there.
 
 // S-6: stored data may still be a hole of the file that stores it.
-Task<> append_stored(StatusExtents& list, const Extent& extent, std::uint32_t layer, MapDepth depth) {
+Task<> append_stored(Answer& answer, const Extent& extent, MapDepth depth) {
   StatusExtent status;
   status.length = extent.length;
-  status.depth = layer;
-  const bool ask = depth == MapDepth::zeroes && !extent.settled && extent.via != nullptr;
-  if (!ask) {
-    append(list, status);
+  if (depth != MapDepth::zeroes || extent.settled || extent.via == nullptr) {
+    answer.append(status);
     co_return ok;
   }
   const std::uint64_t child_size = extent.via->size();
-  std::uint64_t at = extent.offset;
-  for (std::uint64_t left = extent.length; left > 0;) {
-    if (at >= child_size) {  // the end of the file inside of the extent reads as zeroes
-      status.length = left;
-      status.zero = true;
-      append(list, status);
-      break;
-    }
-    const Range rest{at, std::min(left, child_size - at)};
-    CO_TRY(const StatusExtents below, co_await block_status(*extent.via, rest, depth, 64));
-    for (const StatusExtent& part : below) {
-      status.length = part.length;
-      status.zero = part.zero;
-      append(list, status);
-      at += part.length;
-      left -= part.length;
-    }
+  if (extent.offset >= child_size) {  // the end of the file inside of the extent reads as zeroes
+    status.zero = true;
+    answer.append(status);
+    co_return ok;
+  }
+  const Range stored{extent.offset, std::min(extent.length, child_size - extent.offset)};
+  CO_TRY(const StatusExtents below,
+         co_await block_status(*extent.via, stored, depth, answer.extents_max()));
+  for (const StatusExtent& part : below) {
+    status.length = part.length;
+    status.zero = part.zero;
+    answer.append(status);
   }
   co_return ok;
 }
 
 // B-1: beyond the end of a short layer its zeroes count as its own.
-Task<> append_below(StatusExtents& list, const Extent& extent, std::uint32_t layer, MapDepth depth,
-                    std::size_t extents_max) {
+Task<> append_below(Answer& answer, const Extent& extent, MapDepth depth) {
   StatusExtent status;
   status.length = extent.length;
   status.data = false;
   status.zero = true;
   if (extent.via == nullptr) {
     status.depth = 0;
-    append(list, status);
+    answer.append(status);
     co_return ok;
   }
   const std::uint64_t size = extent.via->size();
-  const std::uint64_t there =
-      extent.offset >= size ? 0 : std::min(extent.length, size - extent.offset);
-  if (there > 0) {
-    const Range rest{extent.offset, there};
-    CO_TRY(const StatusExtents below, co_await block_status(*extent.via, rest, depth, extents_max));
-    std::uint64_t covered = 0;
-    for (StatusExtent part : below) {
-      covered += part.length;
-      if (part.depth > 0) part.depth += layer;
-      append(list, part);
-    }
-    if (covered < there) co_return ok;  // the caller asks again from there
+  if (extent.offset >= size) {
+    status.depth = own_layer + 1;
+    answer.append(status);
+    co_return ok;
   }
-  if (extent.length > there) {
-    status.length = extent.length - there;
-    status.depth = layer + 1;
-    append(list, status);
+  const Range there{extent.offset, std::min(extent.length, size - extent.offset)};
+  CO_TRY(const StatusExtents below,
+         co_await block_status(*extent.via, there, depth, answer.extents_max()));
+  for (StatusExtent part : below) {
+    if (part.depth > 0) part.depth += own_layer;
+    answer.append(part);
   }
   co_return ok;
 }
 
-std::uint64_t total(const StatusExtents& list) {
-  std::uint64_t sum = 0;
-  for (const auto& extent : list) sum += extent.length;
-  return sum;
+Task<> append_extent(Answer& answer, const Extent& extent, MapDepth depth) {
+  if (extent.kind == ExtentKind::below) return append_below(answer, extent, depth);
+  if (extent.kind == ExtentKind::data) return append_stored(answer, extent, depth);
+  const bool opaque = extent.kind == ExtentKind::opaque;
+  StatusExtent status;
+  status.length = extent.length;
+  status.zero = !opaque;
+  status.data = opaque || extent.provisioned;
+  status.depth = extent.allocated || opaque ? own_layer : 0;
+  answer.append(status);
+  return succeeded();
 }
 
-// Makes each boundary a multiple of `unit` from the node's start: a unit with two answers counts as data.
-StatusExtents in_whole_units(const StatusExtents& list, Range range, std::uint64_t unit,
-                             std::uint64_t node_size) {
-  if (unit == 1) return list;
-  StatusExtents result;
-  std::uint64_t at = range.offset;  // end of what `result` covers
+// Makes each boundary a multiple of `unit` from the node's start: a unit with two answers counts as
+// data.
+void append_in_whole_units(Answer& answer, const StatusExtents& list, Range range,
+                           std::uint64_t unit, std::uint64_t node_size) {
+  std::uint64_t at = range.offset;  // end of what `answer` covers
   std::uint64_t end = range.offset;
   for (const auto& extent : list) {
     end += extent.length;
@@ -100,51 +119,38 @@ StatusExtents in_whole_units(const StatusExtents& list, Range range, std::uint64
     if (own_end > at) {
       StatusExtent own = extent;
       own.length = own_end - at;
-      append(result, own);
+      answer.append(own);
       at = own_end;
     }
-    if (whole) continue;
+    if (whole || end <= at) continue;
     const std::uint64_t mixed_end = std::min(align_up(end, unit), range.end());
     StatusExtent mixed;
-    mixed.depth = std::max(extent.depth, 1U);
+    mixed.depth = std::max(extent.depth, own_layer);
     mixed.length = mixed_end - at;
-    append(result, mixed);
+    answer.append(mixed);
     at = mixed_end;
   }
-  return result;
 }
 
 }  // namespace
 
 Task<StatusExtents> block_status(Edge& edge, Range range, MapDepth depth, std::size_t extents_max) {
   assert(!range.empty() && extents_max > 0);
-  constexpr std::uint32_t layer = 1;
-  StatusExtents list;
-  for (Range rest = range; !rest.empty() && list.size() <= extents_max;) {
+  Answer answer(extents_max);
+  while (answer.covered() < range.length && !answer.enough()) {
+    const Range rest{range.offset + answer.covered(), range.length - answer.covered()};
     CO_TRY(const Extents mapped, co_await edge.map(rest, depth));
-    const std::uint64_t before = total(list);
     for (const Extent& extent : mapped.list) {
-      const std::uint64_t start = total(list);
-      if (extent.kind == ExtentKind::below) {
-        CO_CHECK(co_await append_below(list, extent, layer, depth, extents_max));
-      } else if (extent.kind == ExtentKind::data) {
-        CO_CHECK(co_await append_stored(list, extent, layer, depth));
-      } else {
-        StatusExtent status;
-        status.length = extent.length;
-        status.zero = extent.kind == ExtentKind::zero;
-        status.data = extent.kind == ExtentKind::opaque || extent.provisioned;
-        status.depth = extent.allocated || extent.kind == ExtentKind::opaque ? layer : 0;
-        append(list, status);
-      }
-      if (total(list) - start < extent.length) break;
+      const std::uint64_t before = answer.covered();
+      CO_CHECK(co_await append_extent(answer, extent, depth));
+      if (answer.covered() - before < extent.length || answer.enough()) break;
     }
-    const std::uint64_t covered = total(list) - before;
-    rest = {rest.offset + covered, rest.length - covered};
   }
-  list = in_whole_units(list, range, edge.limits().request_alignment, edge.size());
-  if (list.size() > extents_max) list.resize(extents_max);
-  co_return list;
+  const std::uint64_t unit = edge.limits().request_alignment;
+  if (unit == 1) co_return answer.take();
+  Answer whole(extents_max);
+  append_in_whole_units(whole, answer.list(), range, unit, edge.size());
+  co_return whole.take();
 }
 
 }  // namespace graph

@@ -80,13 +80,15 @@ Result<> Edge::admit(Permission needed, Range range) const {
                                    std::to_string(child_->size())));
 }
 
-Task<> Edge::read(std::uint64_t offset, const Buffers& out) {
+Task<> Edge::read_checked(std::uint64_t offset, const Buffers& out) {
   if (!Range{offset, out.size()}.lies_within(child_->size()) || !may(Permission::consistent_read))
       [[unlikely]] {
     return failed(admit(Permission::consistent_read, {offset, out.size()}).error());
   }
   const Limits& limits = child_->limits();
-  if (limits.request_alignment == 1 && out.size() <= limits.max_transfer) {
+  if (out.empty()) [[unlikely]]
+    return succeeded();
+  if (limits.takes_any_bytes() && out.size() <= limits.max_transfer) {
     return child_->read(offset, out);
   }
   return request_path::read(*child_, offset, out);
@@ -101,7 +103,9 @@ Task<> Edge::write(std::uint64_t offset, const ConstBuffers& data, WriteFlags fl
   }
   const Limits& limits = child_->limits();
   const CommonOptions& common = child_->common();
-  if (limits.request_alignment == 1 && data.size() <= limits.max_transfer &&
+  if (data.empty()) [[unlikely]]
+    return succeeded();
+  if (limits.takes_any_bytes() && data.size() <= limits.max_transfer &&
       common.detect_zeroes == DetectZeroes::off &&
       (!flags.fua || (limits.native_fua && !common.no_flush))) {
     return child_->write(offset, data, flags);
@@ -138,10 +142,7 @@ Task<> Edge::resize(std::uint64_t size) {
     return failed(Error(Errc::out_of_range, child_->name(), size_max,
                         child_->name() + ": can't be " + std::to_string(size) + " bytes long"));
   }
-  if (Result<> allowed = check_resize(*child_, size); !allowed) {
-    return failed(std::move(allowed).error());
-  }
-  return child_->resize(size);
+  return request_path::resize(*child_, size);
 }
 
 Task<> Edge::prefetch(Range range) {

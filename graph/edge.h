@@ -38,7 +38,14 @@ class Edge {
   // Errors: out_of_range outside the child's size (a write needs `resize` for that); permission_denied when the
   // edge did not take what the operation needs; else the node's, offset in bytes of the child.
   // Lifetime: buffers and lists outlive the task. A pass-through costs one call: no coroutine.
-  Task<> read(std::uint64_t offset, const Buffers& out);
+  Task<> read(std::uint64_t offset, const Buffers& out) {
+    const std::uint64_t plain = child_->plain_size_;
+    if (offset <= plain && out.size() <= std::min(plain - offset, plain_length_max) &&
+        may(Permission::consistent_read)) [[likely]] {
+      return child_->read(offset, out);
+    }
+    return read_checked(offset, out);
+  }
   Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags = {});
   Task<> write_zeroes(Range range, ZeroFlags flags = {});
   Task<> discard(Range range);
@@ -54,6 +61,7 @@ class Edge {
   friend class Node;
   friend class OpenContext;
   friend class Transaction;
+  Task<> read_checked(std::uint64_t offset, const Buffers& out);
   void link();
   void unlink();
   void adopt(Parent* parent);  // lists the edge among a parent node's children

@@ -89,6 +89,8 @@ Limits Node::own_limits() const {
 
 void Node::refresh_size() {
   const std::uint64_t now = own_size();
+  const bool plain = limits_.request_alignment == 1 && limits_.max_transfer >= plain_length_max;
+  plain_size_ = plain ? now : 0;
   if (now == size_) return;
   size_ = now;
   for (Edge* edge : parents_) {
@@ -97,11 +99,22 @@ void Node::refresh_size() {
   }
 }
 
+// Each maximum becomes a number of whole units, one at least: merged limits come from different
+// children, and each of them still sees only what it can take.
 void Node::refresh_limits() {
-  limits_ = own_limits();
-  assert(is_power_of_two(limits_.request_alignment) && is_power_of_two(limits_.memory_alignment));
-  assert(is_power_of_two(limits_.zero_alignment) && is_power_of_two(limits_.discard_alignment));
-  assert(limits_.max_transfer >= limits_.request_alignment);
+  Limits limits = own_limits();
+  assert(is_power_of_two(limits.request_alignment) && is_power_of_two(limits.memory_alignment));
+  assert(is_power_of_two(limits.zero_alignment) && is_power_of_two(limits.discard_alignment));
+  assert(limits.memory_alignment <= Buffer::alignment);
+  const auto in_units = [](std::uint64_t max, std::uint64_t unit) {
+    return std::max(align_down(max, unit), unit);
+  };
+  limits.zero_alignment = std::max(limits.zero_alignment, limits.request_alignment);
+  limits.discard_alignment = std::max(limits.discard_alignment, limits.request_alignment);
+  limits.max_transfer = in_units(limits.max_transfer, limits.request_alignment);
+  limits.max_zeroes = in_units(limits.max_zeroes, limits.zero_alignment);
+  limits.max_discard = in_units(limits.max_discard, limits.discard_alignment);
+  limits_ = limits;
 }
 
 void Node::own(Edge& child) { child.adopt(this); }

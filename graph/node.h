@@ -31,6 +31,9 @@ enum class Growth : std::uint8_t { never, yes, as_child };
 // No node is made longer than this, so that sums and roundings of offsets fit into 64 bits.
 inline constexpr std::uint64_t size_max = (std::uint64_t{1} << 63) - GiB;
 
+// Longer requests than this always take the way through request_path.h.
+inline constexpr std::uint64_t plain_length_max = 1 * GiB;
+
 // What requests must look like when they reach the node, in bytes. Powers of two where they are
 // alignments.
 struct Limits {
@@ -46,6 +49,8 @@ struct Limits {
   bool native_zeroes = false;  // write_zeroes does better than writing them
   bool unaligned_tail_writes =
       true;  // an end that is no multiple of request_alignment can be written
+
+  bool takes_any_bytes() const { return (request_alignment | memory_alignment) == 1; }
 };
 
 struct WriteFlags {
@@ -185,6 +190,7 @@ class Node : public Parent {
       children_;  // members of the driver, which it may move: an Edge keeps this list right
   std::vector<Edge*> parents_;
   std::uint64_t size_ = 0;
+  std::uint64_t plain_size_ = 0;  // size_ where any request up to plain_length_max goes as it is, else 0
   Limits limits_;
   RequestTracker tracker_;
   FlushQueue flushes_;

@@ -1,26 +1,80 @@
 #include "graph/request_path.h"
 
 #include <algorithm>
-#include <optional>
+#include <limits>
 #include <utility>
 
 namespace graph::request_path {
 namespace {
 
-constexpr std::size_t zero_write_max = 1 * MiB;  // of zeroes written at a time where there is no better way
+constexpr std::size_t zero_write_max =
+    1 * MiB;  // of zeroes written at a time where there is no better way
 
-// `range` grown to whole units, but not past the end of the node, where a request may stop anywhere.
-Range padded(const Node& node, Range range) {
-  Range wide = range.widened(node.limits().request_alignment);
-  if (range.end() <= node.size()) wide.length = std::min(wide.end(), node.size()) - wide.offset;
+enum class Purpose : std::uint8_t { read, write };
+
+// `range` grown to whole units, but not past the end that the node has, or has after the request
+// there a request may stop anywhere, unless the node can't write it so.
+Range padded(const Node& node, Range range, Purpose purpose) {
+  const Limits& limits = node.limits();
+  Range wide = range.widened(limits.request_alignment);
+  if (purpose == Purpose::read || limits.unaligned_tail_writes) {
+    wide.length = std::min(wide.end(), std::max(node.size(), range.end())) - wide.offset;
+  }
   return wide;
 }
 
-bool needs_padding(const Node& node, Range range) { return padded(node, range) != range; }
+bool needs_padding(const Node& node, Range range) {
+  return padded(node, range, Purpose::write) != range;
+}
+
+// An error as the caller sees it, who asked for `wanted`: a bad byte in the padding is a bad unit,
+// and the first of the caller's bytes in that unit is the one that failed.
+Result<> seen_in(Range wanted, const Node& node, Result<> done) {
+  if (done) return done;
+  std::uint64_t at = done.error().offset;
+  if (at >= wanted.end()) at = align_down(at, node.limits().request_alignment);
+  if (at < wanted.offset || at >= wanted.end()) at = wanted.offset;
+  return std::unexpected(std::move(done).error().at(at));
+}
+
+// What makes a write at `offset` durable. It fails as that write.
+Task<> flush_after(Node& node, std::uint64_t offset) {
+  Result<> done = co_await node.flushes().flush(node, FlushDepth::disk);
+  if (done) co_return done;
+  co_return std::unexpected(std::move(done).error().at(offset));
+}
+
+using Claim = RequestTracker::Claim;
+using Hold = RequestTracker::Hold;
+
+// What a write of `range` must keep others away from. An ordinary write waits only for a
+// read-modify-write. One that moves a ragged end keeps everybody from that end, where requests may
+// be on their way that stop at it.
+RequestTracker::Entry claim_wanted(const Node& node, Range range) {
+  const std::uint64_t unit = node.limits().request_alignment;
+  const std::uint64_t size = node.size();
+  if (range.end() > size && !(is_aligned(size, unit) && is_aligned(range.end(), unit))) {
+    const std::uint64_t start = align_down(std::min(size, range.offset), unit);
+    return {{start, std::numeric_limits<std::uint64_t>::max() - start}, Hold::exclusive};
+  }
+  if (needs_padding(node, range)) return {range.widened(unit), Hold::exclusive};
+  return {range, Hold::shared};
+}
+
+// Where no request is ever padded there is nothing to claim.
+asio::awaitable<Claim> claim(Node& node, Range range) {
+  if (node.limits().request_alignment == 1) co_return Claim();
+  for (;;) {
+    const RequestTracker::Entry wanted = claim_wanted(node, range);
+    Claim held = co_await node.tracker().claim(wanted.range, wanted.hold);
+    if (claim_wanted(node, range) == wanted) co_return std::move(held);
+    // the end of the node moved meanwhile
+  }
+}
 
 // An aligned read in pieces of max_transfer.
 Task<> read_aligned(Node& node, std::uint64_t offset, const Buffers& out) {
-  const std::uint64_t max = align_down(node.limits().max_transfer, node.limits().request_alignment);
+  const std::uint64_t max = node.limits().max_transfer;
   if (out.size() <= max) co_return co_await node.read(offset, out);
   for (std::uint64_t done = 0; done < out.size();) {
     const std::uint64_t n = std::min(max, out.size() - done);
@@ -34,21 +88,20 @@ Task<> read_aligned(Node& node, std::uint64_t offset, const Buffers& out) {
 // An aligned write in pieces of max_transfer; FUA once, after the last (F-5, A-4).
 Task<> write_aligned(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
   const Limits& limits = node.limits();
-  const std::uint64_t max = align_down(limits.max_transfer, limits.request_alignment);
-  if (data.size() <= max) {
+  if (data.size() <= limits.max_transfer) {
     WriteFlags passed = flags;
     passed.fua = flags.fua && limits.native_fua && !node.common().no_flush;
     CO_CHECK(co_await node.write(offset, data, passed));
     if (!flags.fua || passed.fua) co_return ok;
-    co_return co_await node.flushes().flush(node, FlushDepth::disk);
+    co_return co_await flush_after(node, offset);
   }
   for (std::uint64_t done = 0; done < data.size();) {
-    const std::uint64_t n = std::min(max, data.size() - done);
+    const std::uint64_t n = std::min(limits.max_transfer, data.size() - done);
     const ConstBuffers piece = data.slice(done, n);
     CO_CHECK(co_await node.write(offset + done, piece, WriteFlags{}));
     done += n;
   }
-  if (flags.fua) CO_CHECK(co_await node.flushes().flush(node, FlushDepth::disk));
+  if (flags.fua) CO_CHECK(co_await flush_after(node, offset));
   co_return ok;
 }
 
@@ -61,21 +114,19 @@ struct Bounce {
 
 // Reads the unit that holds a ragged edge; what lies past the node's end is zero there.
 Task<> read_unit(Node& node, std::uint64_t offset, std::span<std::byte> unit) {
-  const std::uint64_t there = std::min<std::uint64_t>(
-      unit.size(), node.size() > offset ? node.size() - offset : 0);
+  const std::uint64_t there =
+      std::min<std::uint64_t>(unit.size(), node.size() > offset ? node.size() - offset : 0);
   const Buffers filled(unit.first(there));
   if (there > 0) CO_CHECK(co_await read_aligned(node, offset, filled));
   std::ranges::fill(unit.subspan(there), std::byte{0});
   co_return ok;
 }
 
-// reads the units at both ends, puts the data between, writes the whole. Nobody else writes there
-// meanwhile, and when a read fails nothing is written.
+// reads the units at both ends, puts the data between, writes the whole. When a read fails
+// nothing is written. Requires: nobody else writes there meanwhile.
 Task<> write_padded(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
   const Range wanted{offset, data.size()};
-  const auto claim = co_await node.tracker().claim(
-      wanted.widened(node.limits().request_alignment), RequestTracker::Hold::exclusive);
-  const Range whole = padded(node, wanted);
+  const Range whole = padded(node, wanted, Purpose::write);
   const std::uint64_t unit = node.limits().request_alignment;
   const std::uint64_t head = wanted.offset - whole.offset;
   const std::uint64_t tail = whole.end() - wanted.end();
@@ -94,13 +145,12 @@ Task<> write_padded(Node& node, std::uint64_t offset, const ConstBuffers& data, 
   co_return co_await write_aligned(node, whole.offset, all, flags);
 }
 
-// An ordinary write waits only for a read-modify-write; where there can be none it needs no claim.
-Task<> write_tracked(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
-  if (node.limits().request_alignment == 1) {
-    co_return co_await write_aligned(node, offset, data, flags);
+Task<> write_bytes(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
+  const Range wanted{offset, data.size()};
+  const Claim held = co_await claim(node, wanted);
+  if (needs_padding(node, wanted)) {
+    co_return seen_in(wanted, node, co_await write_padded(node, offset, data, flags));
   }
-  const auto claim =
-      co_await node.tracker().claim({offset, data.size()}, RequestTracker::Hold::shared);
   if (data.is_aligned_to(node.limits().memory_alignment)) {
     co_return co_await write_aligned(node, offset, data, flags);
   }
@@ -110,12 +160,8 @@ Task<> write_tracked(Node& node, std::uint64_t offset, const ConstBuffers& data,
   co_return co_await write_aligned(node, offset, copied, flags);
 }
 
-Task<> write_bytes(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
-  if (needs_padding(node, {offset, data.size()})) return write_padded(node, offset, data, flags);
-  return write_tracked(node, offset, data, flags);
-}
-
 Task<> write_zero_bytes(Node& node, Range range) {
+  if (range.empty()) co_return ok;
   PooledBuffer zeroes(node.home().buffers, std::min<std::uint64_t>(range.length, zero_write_max));
   std::ranges::fill(zeroes.bytes(), std::byte{0});
   while (!range.empty()) {
@@ -139,19 +185,19 @@ Parts split(Range range, std::uint64_t unit, std::uint64_t node_size) {
   return {{range.offset, start - range.offset}, {start, end - start}, {end, range.end() - end}};
 }
 
+// One piece, by the node itself.
+// Errors: not_supported when the node can't, or can't any more since its end has moved.
+Task<> zero_natively(Node& node, Range piece, ZeroFlags flags) {
+  if (!node.limits().native_zeroes) co_return failure(Errc::not_supported, "zeroes are written");
+  const Claim held = co_await claim(node, piece);
+  if (needs_padding(node, piece)) co_return failure(Errc::not_supported, "zeroes are written");
+  co_return co_await node.write_zeroes(piece, flags);
+}
+
 Task<> zero_aligned(Node& node, Range range, ZeroFlags flags) {
-  const Limits& limits = node.limits();
-  const std::uint64_t unit = std::max(limits.zero_alignment, limits.request_alignment);
-  const std::uint64_t max = align_down(limits.max_zeroes, unit);
   while (!range.empty()) {
-    const Range piece{range.offset, std::min(max, range.length)};
-    Result<> done = failure(Errc::not_supported, "zeroes are written");
-    if (limits.native_zeroes) {
-      const auto claim = limits.request_alignment == 1
-                             ? RequestTracker::Claim()
-                             : co_await node.tracker().claim(piece, RequestTracker::Hold::shared);
-      done = co_await node.write_zeroes(piece, flags);
-    }
+    const Range piece{range.offset, std::min(node.limits().max_zeroes, range.length)};
+    Result<> done = co_await zero_natively(node, piece, flags);
     if (!done && done.error().code == Errc::not_supported && !flags.no_fallback) {
       done = co_await write_zero_bytes(node, piece);
     }
@@ -161,29 +207,32 @@ Task<> zero_aligned(Node& node, Range range, ZeroFlags flags) {
   co_return ok;
 }
 
-}  // namespace
-
-bool fits(const Limits& limits, std::uint64_t node_size, std::uint64_t offset, std::size_t length) {
-  return length <= limits.max_transfer && is_aligned(offset, limits.request_alignment) &&
-         (is_aligned(length, limits.request_alignment) || offset + length == node_size);
+// The next piece of a discard of [at, end): whole units as many as may be, or what is left of one.
+std::uint64_t discard_piece(const Node& node, std::uint64_t at, std::uint64_t end) {
+  const Limits& limits = node.limits();
+  const std::uint64_t unit = limits.discard_alignment;
+  const std::uint64_t whole = end == node.size() ? end - at : align_down(end - at, unit);
+  if (is_aligned(at, unit) && whole > 0) return std::min(whole, limits.max_discard);
+  return std::min(align_down(at, unit) + unit, end) - at;
 }
+
+}  // namespace
 
 Task<> read(Node& node, std::uint64_t offset, const Buffers& out) {
   const Range wanted{offset, out.size()};
-  const Range whole = padded(node, wanted);
+  const Range whole = padded(node, wanted, Purpose::read);
   if (whole == wanted && out.is_aligned_to(node.limits().memory_alignment)) {
     co_return co_await read_aligned(node, offset, out);
   }
   Bounce bounce(node, whole.length);
   Result<> done = co_await read_aligned(node, whole.offset, bounce.list);
-  if (!done) {
-    // a bad byte in the padding is a bad unit: the caller's first byte in it is the one that failed; what comes
-    // before it is good
-    const std::uint64_t at = std::max(done.error().offset, wanted.offset);
-    const std::uint64_t good = std::min(at - wanted.offset, wanted.length);
-    const Buffers whole_part(bounce.memory.bytes().subspan(wanted.offset - whole.offset, good));
-    copy_bytes(out, ConstBuffers(whole_part));
-    co_return std::unexpected(std::move(done).error().at(at));
+  if (!done) {  // what comes before the byte that failed is good, and the caller may use it
+    Result<> seen = seen_in(wanted, node, std::move(done));
+    const std::uint64_t at = std::clamp(seen.error().offset, wanted.offset, wanted.end());
+    const Buffers good(
+        bounce.memory.bytes().subspan(wanted.offset - whole.offset, at - wanted.offset));
+    copy_bytes(out, ConstBuffers(good));
+    co_return seen;
   }
   const Buffers inner(bounce.memory.bytes().subspan(wanted.offset - whole.offset, wanted.length));
   copy_bytes(out, ConstBuffers(inner));
@@ -205,8 +254,7 @@ Task<> write_zeroes(Node& node, Range range, ZeroFlags flags) {
   if (range.empty()) co_return ok;
   const Limits& limits = node.limits();
   if (node.common().discard == DiscardMode::ignore) flags.may_unmap = false;  // Z-2
-  const std::uint64_t unit = std::max(limits.zero_alignment, limits.request_alignment);
-  const Parts parts = split(range, unit, node.size());
+  const Parts parts = split(range, limits.zero_alignment, node.size());
   if (flags.no_fallback && (!limits.native_zeroes || parts.middle.length != range.length)) {  // Z-5
     co_return failure(Errc::not_supported, "zeroes can't be written without writing them");
   }
@@ -215,27 +263,36 @@ Task<> write_zeroes(Node& node, Range range, ZeroFlags flags) {
   CO_CHECK(co_await write_zero_bytes(node, parts.head));
   CO_CHECK(co_await zero_aligned(node, parts.middle, passed));
   CO_CHECK(co_await write_zero_bytes(node, parts.tail));
-  if (flags.fua) CO_CHECK(co_await node.flushes().flush(node, FlushDepth::disk));  // F-6
+  if (flags.fua) CO_CHECK(co_await flush_after(node, range.offset));  // F-6
   co_return ok;
 }
 
+// Z-3. What is no whole unit of a request can't be given back, and is none of the node's business.
 Task<> discard(Node& node, Range range) {
   if (range.empty() || node.common().discard == DiscardMode::ignore) co_return ok;  // Z-2
-  const Limits& limits = node.limits();
-  const Parts parts = split(range, limits.discard_alignment, node.size());
-  const std::uint64_t max = align_down(limits.max_discard, limits.discard_alignment);
-  const auto claim = limits.request_alignment == 1
-                         ? RequestTracker::Claim()
-                         : co_await node.tracker().claim(range, RequestTracker::Hold::shared);
-  for (const Range part : {parts.head, parts.middle, parts.tail}) {
-    for (Range rest = part; !rest.empty();) {
-      const Range piece{rest.offset, std::min(max, rest.length)};
-      Result<> done = co_await node.discard(piece);
-      if (!done && done.error().code != Errc::not_supported) co_return done;  // Z-3
-      rest = {piece.end(), rest.length - piece.length};
-    }
+  const std::uint64_t unit = node.limits().request_alignment;
+  const Claim held = co_await claim(node, padded(node, range, Purpose::read));
+  const std::uint64_t end =
+      range.end() == node.size() ? range.end() : align_down(range.end(), unit);
+  for (std::uint64_t at = align_up(range.offset, unit); at < end;) {
+    const Range piece{at, discard_piece(node, at, end)};
+    Result<> done = co_await node.discard(piece);
+    if (!done && done.error().code != Errc::not_supported) co_return done;
+    at = piece.end();
   }
   co_return ok;
+}
+
+Task<> resize(Node& node, std::uint64_t size) {
+  Claim held;
+  if (const std::uint64_t unit = node.limits().request_alignment; unit > 1) {
+    // nobody writes what goes, or stops at an end that moves
+    const std::uint64_t start = align_down(std::min(size, node.size()), unit);
+    const Range moving{start, std::numeric_limits<std::uint64_t>::max() - start};
+    held = co_await node.tracker().claim(moving, Hold::exclusive);
+  }
+  CO_CHECK(check_resize(node, size));
+  co_return co_await node.resize(size);
 }
 
 }  // namespace graph::request_path

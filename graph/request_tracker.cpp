@@ -4,10 +4,10 @@
 
 namespace graph {
 
-RequestTracker::Claim::~Claim() {
+void RequestTracker::Claim::release() {
   if (tracker_ == nullptr) return;
   tracker_->entries_.erase(entry_);
-  tracker_->changed_.notify_all();
+  std::exchange(tracker_, nullptr)->changed_.notify_all();
 }
 
 bool RequestTracker::conflicts_before(std::list<Entry>::iterator self) const {

@@ -1,5 +1,5 @@
-// request_tracker.h - keeps a read-modify-write from overlapping any other write of the same node. Ordinary
-// writes overlap each other freely.
+// request_tracker.h - keeps a read-modify-write from overlapping any other write of the same node
+// . Ordinary writes overlap each other freely.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ class RequestTracker {
   struct Entry {
     Range range;
     Hold hold;
+    bool operator==(const Entry&) const = default;
   };
   // A range that is being written, until destroyed.
   class Claim {
@@ -24,8 +25,14 @@ class RequestTracker {
     Claim() = default;
     Claim(Claim&& other) noexcept
         : tracker_(std::exchange(other.tracker_, nullptr)), entry_(other.entry_) {}
-    Claim& operator=(Claim&&) = delete;
-    ~Claim();
+    Claim& operator=(Claim&& other) noexcept {
+      release();
+      tracker_ = std::exchange(other.tracker_, nullptr);
+      entry_ = other.entry_;
+      return *this;
+    }
+    ~Claim() { release(); }
+    void release();
 
    private:
     friend class RequestTracker;

@@ -114,12 +114,13 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
 
 int explain(const CLI::App& app, const std::string& topic) {
   if (topic.empty()) {
-    std::cout << app.help();
+    // not app.help(): that explains the command that was typed, `help`
+    std::cout << app.get_formatter()->make_help(&app, app.get_name(), CLI::AppFormatMode::Normal);
     return EXIT_SUCCESS;
   }
   for (const CLI::App* command : app.get_subcommands({})) {
     if (command->get_name() != topic) continue;
-    std::cout << command->help();
+    std::cout << command->help(app.get_name());
     return EXIT_SUCCESS;
   }
   std::cerr << "there is no command '" << printable(topic) << "'\n";

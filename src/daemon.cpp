@@ -105,6 +105,14 @@ Task<int> show(Worker& worker, const Config& config, Drivers drivers,
   co_return closed ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+// A graph may be drawn without any.
+Result<> check_exports(const Config& config) {
+  if (!config.exports.empty()) return ok;
+  return std::unexpected(
+      at_position(config.position,
+                  Error(Errc::invalid_argument, "there is no export: add a table [exports.NAME]")));
+}
+
 }  // namespace
 
 std::string attach_text(std::span<const Address> addresses,
@@ -133,12 +141,14 @@ std::string attach_text(std::span<const Address> addresses,
 }
 
 Task<int> serve(Worker& worker, const Config& config, Drivers drivers) {
+  CO_CHECK(check_exports(config));
   Daemon daemon(worker.home(), config, drivers);
   co_return co_await daemon.run();
 }
 
 Task<int> check(Worker& worker, const Config& config, Drivers drivers) {
-  return show(worker, config, drivers, to_text);
+  CO_CHECK(check_exports(config));
+  co_return co_await show(worker, config, drivers, to_text);
 }
 
 Task<int> draw(Worker& worker, const Config& config, Drivers drivers) {

@@ -13,7 +13,8 @@
 
 namespace {
 
-constexpr std::array drivers{&graph::memory_driver, &graph::null_co_driver, &formats::raw_driver};
+constexpr std::array drivers{&graph::file_driver, &graph::memory_driver, &graph::null_co_driver,
+                             &formats::raw_driver};
 
 constexpr std::size_t message_length_max = 2048;
 
@@ -27,8 +28,9 @@ using Body = Task<int> (*)(app::Worker& worker, const app::Config& config, app::
 int run(const Result<app::Config>& config, Body body) {
   if (!config) return fail(config.error());
   const std::unique_ptr<Log> log = stderr_log(config->log_level);
-  app::Worker worker(*log);
-  const Result<int> status = worker.run(body(worker, *config, drivers));
+  const Result<std::unique_ptr<app::Worker>> worker = app::Worker::create(*log);
+  if (!worker) return fail(worker.error());
+  const Result<int> status = (*worker)->run(body(**worker, *config, drivers));
   return status ? *status : fail(status.error());
 }
 

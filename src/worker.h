@@ -5,28 +5,31 @@
 #include <memory>
 
 #include "graph/base/home.h"
+#include "graph/base/steady_clock.h"
 #include "graph/base/task.h"
 
 namespace app {
 
 class Worker {
  public:
-  // Lifetime: `log` outlives the worker. Built and run on one thread.
-  explicit Worker(Log& log);
+  // Lifetime: `log` outlives the worker. Made and run on one thread.
+  // Errors: not_supported when there is no way to read files here.
+  static Result<std::unique_ptr<Worker>> create(Log& log);
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
-  ~Worker();
 
-  Home& home() { return home_; }
+  Home& home() { return *home_; }
   // Runs the loop until `main` and whatever it started have ended, and returns what main says.
   Result<int> run(Task<int> main);
 
  private:
+  Worker() = default;
+
   asio::io_context context_{1};  // one thread: no locks
-  std::unique_ptr<Clock> clock_;
-  std::unique_ptr<Engine> engine_;
+  SteadyClock clock_{context_.get_executor()};
   BufferPool buffers_;
-  Home home_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Home> home_;
 };
 
 }  // namespace app

@@ -142,9 +142,12 @@ class Ring {
  private:
   int enable() {
     if (enabled_) return 0;
-    const int result = io_uring_enable_rings(&ring_);
-    enabled_ = result == 0;
-    return result;
+    // liburing 2.3 declares io_uring_enable_rings and does not export it
+    const long result = ::syscall(__NR_io_uring_register, ring_.ring_fd,
+                                  IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+    if (result < 0) return -errno;
+    enabled_ = true;
+    return 0;
   }
 
   void submit_soon() {

@@ -12,11 +12,10 @@ TEST(Gate, LetsWorkInAgainOnlyWhenEveryCloserHasOpenedIt) {
   gate.close();
   gate.close();
   bool inside = false;
-  spawn(world.home.executor, Gate::Pass(),
-        [](Gate& door, bool& entered) -> asio::awaitable<void> {
-          const Gate::Pass pass = co_await door.enter();
-          entered = true;
-        }(gate, inside));
+  spawn(world.home.executor, Gate::Pass(), [](Gate& door, bool& entered) -> asio::awaitable<void> {
+    const Gate::Pass pass = co_await door.enter();
+    entered = true;
+  }(gate, inside));
 
   gate.open();
   world.scheduler.run();

@@ -77,7 +77,8 @@ class Server:
         self.command = command_line(*arguments)
         self.log = []
         self._places = {}  # "unix" or "tcp" -> where the last listener of this kind listens
-        self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True, errors="replace")
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL,  # ours is for TAP
+                                        stderr=subprocess.PIPE, text=True, errors="replace")
         _servers.append(self)
         lines = queue.Queue()
         threading.Thread(target=self._read_log, args=[lines], daemon=True).start()

@@ -8,7 +8,7 @@ import threading
 from gantry import allocated, export, main, noise, run, same_bytes, shared_folder, sparse_file, test
 
 SIZE = 100 << 30
-PIECE = 64 << 10
+PIECE = 256 << 10
 DATA = SIZE // 100
 PIECES = DATA // PIECE
 WIRE_LIMIT = SIZE // 50

@@ -1,0 +1,47 @@
+#include "tests/support/real_world.h"
+
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
+#include <cstdlib>
+
+namespace test {
+
+TempDir::TempDir() {
+  const char* chosen = std::getenv("TMPDIR");
+  const std::filesystem::path parent =
+      chosen != nullptr ? std::filesystem::path(chosen)
+                        : std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  std::string name = (parent / "gantry-test-XXXXXX").string();
+  if (::mkdtemp(name.data()) == nullptr) {
+    ADD_FAILURE() << "no temporary folder in " << parent;
+    std::abort();
+  }
+  folder_ = name;
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  std::filesystem::remove_all(folder_, ignored);
+}
+
+bool TempDir::is_tmpfs() const {
+  struct statfs system{};
+  return ::statfs(folder_.c_str(), &system) == 0 &&
+         static_cast<unsigned long>(system.f_type) == TMPFS_MAGIC;
+}
+
+RealWorld::RealWorld() : home{context.get_executor(), clock_, make_engine(), buffers_, log} {}
+
+Engine& RealWorld::make_engine() {
+  auto made = make_uring_engine(context);
+  if (made) {
+    engine_ = *std::move(made);
+  } else {
+    missing_ = made.error().message;
+    engine_ = std::make_unique<sim::NoEngine>();
+  }
+  return *engine_;
+}
+
+}  // namespace test
