@@ -71,7 +71,9 @@ asio::awaitable<void> Connection::run() {
   }
   auto session = co_await negotiate(*stream_, server_);
   if (deadline) deadline->cancel();
-  if (!session) {
+  if (!session && closed_) {
+    // whoever closed it said why
+  } else if (!session) {
     const bool left = session.error().code == Errc::connection_lost;
     home.log.write(left ? LogLevel::debug : LogLevel::info, who() + ": " + session.error().message);
   } else if (!closed_) {
@@ -80,7 +82,8 @@ asio::awaitable<void> Connection::run() {
     home.log.info(who() + ": attached to " + session_.item->view().describe());
     spawn(home.executor, helpers_.enter_anyway(), write_replies());
     const Result<> ended = co_await read_requests();
-    if (!ended && ended.error().code != Errc::connection_lost) {
+    end_batch();
+    if (!ended && !closed_ && ended.error().code != Errc::connection_lost) {
       home.log.warning(who() + ": " + ended.error().message);
       close();
     }
@@ -106,10 +109,8 @@ Task<> Connection::read_requests() {
     CO_CHECK(co_await more_input(input));
     while (input.size() >= sizeof(RequestHeader)) {
       auto more = co_await next_request(input);
-      if (more && *more) continue;
-      end_batch();
       if (!more) co_return std::unexpected(std::move(more).error());
-      co_return ok;
+      if (!*more) co_return ok;
     }
   }
 }

@@ -7,13 +7,15 @@ bool writes(Command command) {
   return command == Command::write || command == Command::trim || command == Command::write_zeroes;
 }
 
-// The flags that a command may carry; FUA goes with every one (statement 109).
+// The flags that a command may carry; FUA goes with every one (statement 109), some only where they were advertised.
 unsigned flags_of(Command command, const Session& session) {
   using namespace command_flag;
+  const auto advertised = [&](std::uint16_t flag) { return (session.flags & flag) != 0; };
   switch (command) {
-    case Command::read:
-      return fua | ((session.flags & transmission_flag::send_df) != 0 ? unsigned{df} : 0);
-    case Command::write_zeroes: return fua | no_hole | fast_zero;
+    case Command::read: return fua | (advertised(transmission_flag::send_df) ? unsigned{df} : 0);
+    case Command::write_zeroes:
+      return fua | no_hole |
+             (advertised(transmission_flag::send_fast_zero) ? unsigned{fast_zero} : 0);
     case Command::block_status: return fua | req_one;
     case Command::write:
     case Command::disconnect:

@@ -15,7 +15,14 @@ constexpr std::uint64_t hole_min = 4 * KiB;       // shorter holes are sent as d
 constexpr std::uint64_t hole_min_small = 512;     // of a short read that turned out to be all zeroes
 constexpr std::uint64_t zero_piece_max = 128 * MiB;  // others get a turn in between
 constexpr std::size_t descriptors_max = 8192;     // in one answer; the client asks again
+constexpr std::size_t status_copies = 3;          // of the list of extents, while it is being made
+constexpr std::size_t scratch_max = 1 * MiB;      // of the layers beneath, for what has no payload
 constexpr std::uint64_t sector = 512;
+
+// REQ_ONE wants one extent of whole sectors: out of so many there is one, be they as short as a byte (statement 165).
+std::size_t extents_wanted(const Request& request) {
+  return request.has(command_flag::req_one) ? 2 * sector : descriptors_max;
+}
 
 class Job {
  public:
@@ -135,7 +142,9 @@ class Job {
         }
         data.length = data_length_;
       }
-      if (!whole) data.length = std::min<std::uint64_t>(data.length, piece_max);
+      if (!whole && data.length > piece_max) {
+        data.length = align_down(data.offset + piece_max, sector) - data.offset;
+      }
       rest = {data.end(), rest.length - data.length};
       if (!co_await read_chunk(data, rest.empty())) co_return;
     }
@@ -149,17 +158,22 @@ class Job {
     const auto status =
         co_await view_.block_status(range, graph::MapDepth::zeroes, extents_max);
     if (!status) co_return 0;  // reading tells what is wrong
-    std::uint64_t at = 0;
+    std::uint64_t at = range.offset;
     for (const graph::StatusExtent& extent : *status) {
-      const bool hole = extent.zero && extent.length >= hole_min;
-      if (hole && at == 0) co_return extent.length;
-      if (hole) {
-        data_length_ = at;
+      const std::uint64_t end = at + extent.length;
+      if (extent.zero && extent.length >= hole_min) {
+        // Boundaries lie between sectors (statement 129).
+        if (at == range.offset) {
+          co_return (end == range.end() ? end : align_down(end, sector)) - range.offset;
+        }
+        data_length_ = std::min(align_up(at, sector), range.end()) - range.offset;
         co_return 0;
       }
-      at += extent.length;
+      at = end;
     }
-    if (at < range.length && at >= hole_min) data_length_ = at;
+    if (at < range.end() && at - range.offset >= hole_min) {
+      data_length_ = align_down(at, sector) - range.offset;
+    }
     co_return 0;
   }
 
@@ -219,12 +233,12 @@ class Job {
   }
 
   asio::awaitable<void> block_status() {
-    const bool one = request_.has(command_flag::req_one);
     auto status = co_await view_.block_status(request_.range, graph::MapDepth::zeroes,
-                                              one ? 1 : descriptors_max);
+                                              extents_wanted(request_));
     graph::StatusExtents extents;
     if (status) {
       extents = in_sectors(*status);
+      if (request_.has(command_flag::req_one)) extents.resize(1);
     } else {  // statement 168: "data" is always a safe answer
       outbox_.report(request_, status.error());
       graph::StatusExtent unknown;
@@ -262,26 +276,25 @@ class Job {
       extent.zero = zero;
       result.push_back(extent);
     };
+    // The end of what is known; a part of a sector there is left for the client to ask again.
+    std::uint64_t known = request_.range.offset;
+    for (const auto& extent : list) known += extent.length;
+    if (known < request_.range.end()) known = align_down(known, sector);
+
     std::uint64_t at = request_.range.offset;   // end of what `result` covers
     std::uint64_t end = request_.range.offset;  // end of the extent at hand
     for (const graph::StatusExtent& extent : list) {
-      end += extent.length;
+      end = std::min(end + extent.length, known);
       if (end <= at) continue;
-      const bool last = &extent == &list.back();
-      const std::uint64_t whole = last ? end : std::max(at, align_down(end, sector));
+      const std::uint64_t whole = end == known ? end : std::max(at, align_down(end, sector));
       append(whole - at, extent.data, extent.zero);
       at = whole;
       if (end == at) continue;
-      const std::uint64_t mixed = std::min(align_up(end, sector), end_of(list));
+      const std::uint64_t mixed = std::min(align_up(end, sector), known);
       append(mixed - at, true, false);
       at = mixed;
     }
     return result;
-  }
-  std::uint64_t end_of(const graph::StatusExtents& list) const {
-    std::uint64_t end = request_.range.offset;
-    for (const auto& extent : list) end += extent.length;
-    return end;
   }
 
   void put_chunk(Reply& reply, Chunk type, std::uint64_t length, std::uint16_t flags) const {
@@ -339,14 +352,22 @@ class Job {
 }  // namespace
 
 std::size_t memory_of(const Request& request, const Session& session) {
+  const Range range = request.range;
+  // What is no multiple of the node's unit is copied once more on its way, whole.
+  const std::uint32_t unit = session.item->view().edge().limits().request_alignment;
+  const std::size_t copies = is_aligned(range.offset | range.length, unit) ? 1 : 2;
   switch (request.command) {
-    case Command::write: return request.range.length;
+    case Command::write: return copies * range.length;
     case Command::read:
       if (session.structured_replies && !request.has(command_flag::df)) {
-        return std::min<std::size_t>(request.range.length, 2 * piece_max);
+        return copies * std::min<std::size_t>(range.length, 2 * piece_max);
       }
-      return request.range.length;
-    case Command::block_status: return descriptors_max * sizeof(StatusDescriptor);
+      return copies * range.length;
+    case Command::cache: return copies * std::min<std::size_t>(range.length, scratch_max);
+    case Command::write_zeroes: return std::min<std::size_t>(range.length, scratch_max);
+    case Command::block_status:
+      return extents_wanted(request) *
+             (sizeof(StatusDescriptor) + status_copies * sizeof(graph::StatusExtent));
     default: return 0;
   }
 }

@@ -33,7 +33,7 @@ class Probe final : public graph::Filter {
   std::map<std::string, Errc> failing;  // calls that begin so
   std::vector<std::string> held;        // calls that begin so wait for release()
   std::optional<std::vector<graph::Extent>> extents;  // of the whole node, instead of the child's
-  std::uint32_t alignment = 1;                        // take effect with refresh_limits()
+  std::uint32_t alignment = 1;                        // take effect with take_effect()
   std::uint32_t preferred = 4096;
   bool quick_zeroes = true;
 

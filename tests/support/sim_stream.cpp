@@ -43,6 +43,7 @@ class Pipe {
     const ConstBuffers part = data.slice(0, n);
     for (const auto& span : part.spans()) bytes_.insert(bytes_.end(), span.begin(), span.end());
     given += n;
+    ++puts;
     if (n > 0) news.notify_all();
     return n;
   }
@@ -56,6 +57,7 @@ class Pipe {
   bool lost = false;
   std::uint64_t taken = 0;
   std::uint64_t given = 0;
+  std::uint64_t puts = 0;
   WaitQueue news;   // the reader sleeps here
   WaitQueue space;  // the writer
 
@@ -137,6 +139,8 @@ void SimStream::lose() {
 
 std::uint64_t SimStream::sent() const { return out_->given; }
 std::uint64_t SimStream::received() const { return in_->taken; }
+
+std::uint64_t SimStream::writes_of_peer() const { return in_->puts; }
 
 StreamPair stream_pair(Scheduler& scheduler, const Line& line, std::string client_name) {
   const auto to_server = std::make_shared<Pipe>(line.segments, Segments::whole, line.to_server_max);

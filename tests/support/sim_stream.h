@@ -42,6 +42,8 @@ class SimStream final : public Stream {
   bool has_room() const;
   std::uint64_t sent() const;      // bytes, ever
   std::uint64_t received() const;  // bytes, ever
+  // How often the peer handed bytes over.
+  std::uint64_t writes_of_peer() const;
 
  private:
   Scheduler& scheduler_;
