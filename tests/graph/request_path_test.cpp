@@ -99,6 +99,25 @@ TEST_F(RequestPath, A2_TwoNeighboursInOneUnitBothSurvive) {
   EXPECT_EQ(disk.content.substr(0, 1024), std::string(512, 'a') + std::string(512, 'b'));
 }
 
+TEST_F(RequestPath, A2_NeighboursThatComeThroughDifferentNodesBothSurvive) {
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    test::Bench bench(seed);
+    test::Disk& disk = bench.disk("disk", 4096);
+    disk.wants.request_alignment = 4096;
+    test::View& left = bench.writer(bench.filter("left", disk));
+    test::View& right = bench.writer(bench.filter("right", disk));
+    disk.script.dawdle(bench.world.scheduler, 2);
+
+    const auto first = bench.start_write(left, 0, std::string(512, 'a'));
+    const auto second = bench.start_write(right, 512, std::string(512, 'b'));
+    bench.settle();
+
+    ASSERT_TRUE(first->succeeded() && second->succeeded()) << "seed " << seed;
+    ASSERT_EQ(disk.content.substr(0, 1024), std::string(512, 'a') + std::string(512, 'b'))
+        << "seed " << seed;
+  }
+}
+
 TEST_F(RequestPath, A2_AWholeUnitIsNotWrittenBetweenTheReadAndTheWriteOfAnother) {
   test::Disk& disk = aligned_disk(4096);
   test::View& view = writer(disk);
