@@ -375,6 +375,10 @@ TEST_F(RequestPath, NothingAtAllReachesTheNodeOfARequestForNoBytes) {
   test::Pass& pass = filter("pass", disk);
   writer(pass);
 
+  test::Pass& plain = filter("plain", this->disk("plain-disk", 4096));
+  reader(plain);
+  EXPECT_OK(run(plain.file().read(0, Buffers())));
+  EXPECT_OK(run(plain.file().read(100, Buffers())));
   EXPECT_OK(run(pass.file().read(100, Buffers())));
   EXPECT_OK(run(pass.file().write(100, ConstBuffers())));
   EXPECT_OK(run(pass.file().write_zeroes({100, 0})));
