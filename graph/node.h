@@ -69,7 +69,7 @@ enum class DetectZeroes : std::uint8_t { off, on, unmap };
 
 // The keys that every driver has.
 struct CommonOptions {
-  bool read_only = false;
+  bool read_only = false;       // for good, whatever the next says
   bool auto_read_only = false;  // opened read-only, and again for writing while somebody writes
   bool force_share = false;     // takes no locks; needs read_only
   bool no_flush = false;        // F-4: never waits for the medium

@@ -32,7 +32,7 @@ Result<> check_conflicts(const Node& node) {
 }
 
 Result<> check_writable(const Node& node, Permissions taken) {
-  if (node.common().read_only && !node.common().auto_read_only &&
+  if (node.common().read_only &&
       taken.has_any(Permission::write | Permission::write_unchanged)) {  // P-8
     return failure(Errc::read_only, node.name() + ": Block node is read-only");
   }

@@ -210,8 +210,16 @@ TEST_F(Permissions, P8_AReadOnlyNodeBelowAFilterIsFoundToo) {
   EXPECT_THAT(filter.parents(), IsEmpty());
 }
 
-TEST_F(Permissions, P8_AnAutoReadOnlyNodeIsToldOfItsFirstWriterAndOfTheLastOneLeaving) {
+TEST_F(Permissions, P8_AReadOnlyNodeStaysSoThoughItIsAutoReadOnlyToo) {
   CommonOptions common = read_only();
+  common.auto_read_only = true;
+  test::Disk& disk = this->disk("disk", 512, common);
+
+  EXPECT_EQ(code_of(try_view(disk, user("w", writing))), Errc::read_only);
+}
+
+TEST_F(Permissions, P8_AnAutoReadOnlyNodeIsToldOfItsFirstWriterAndOfTheLastOneLeaving) {
+  CommonOptions common;
   common.auto_read_only = true;
   test::Disk& disk = this->disk("disk", 512, common);
   reader(disk);
