@@ -759,6 +759,15 @@ TEST_F(FileOnASimulatedDisk, OpensForWritingOnlyWhileSomebodyWrites) {
   EXPECT_EQ(disk.calls(sim::Call::reopen), 1U);
   EXPECT_DONE(file.write(1, "abc"));
   EXPECT_EQ(place.content("a").substr(1, 3), "abc");
+  EXPECT_TRUE(disk.is_locked("a", 101));
+
+  EXPECT_EQ(disk.calls(sim::Call::sync), 0U);
+  ASSERT_DONE(file.detach());
+  EXPECT_EQ(disk.calls(sim::Call::sync), 1U);  // the last chance to learn of a lost write
+  EXPECT_EQ(disk.calls(sim::Call::reopen), 2U);
+  EXPECT_FALSE(disk.is_locked("a", 101));
+  ASSERT_DONE(file.attach());
+  EXPECT_DONE(file.write(1, "xyz"));
 }
 
 TEST_F(FileOnASimulatedDisk, RefusesAWriterWhereTheFileCanOnlyBeRead) {
