@@ -74,8 +74,7 @@ class FileDescriptor {
   int number_ = -1;
 };
 
-// The ring of one worker. What is prepared during a turn of the event loop is submitted at once at
-// its end.
+// The ring of one worker. What is prepared during a turn of the event loop is submitted at its end.
 class Ring {
  public:
   explicit Ring(asio::io_context& worker) : worker_(worker), wake_(worker) {}
@@ -143,8 +142,8 @@ class Ring {
   int enable() {
     if (enabled_) return 0;
     // liburing 2.3 declares io_uring_enable_rings and does not export it
-    const long result = ::syscall(__NR_io_uring_register, ring_.ring_fd,
-                                  IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+    const long result =
+        ::syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
     if (result < 0) return -errno;
     enabled_ = true;
     return 0;
@@ -459,8 +458,7 @@ class UringEngine final : public Engine {
 
   std::string_view name() const override { return "io_uring"; }
   SysTask<std::unique_ptr<EngineFile>> open(const std::string& path, OpenFlags flags) override {
-    // O_NONBLOCK, for a FIFO would wait for its other end; not for longer, or reads fail with
-    // EAGAIN
+    // O_NONBLOCK, for a FIFO would wait for its other end; not longer, or reads fail with EAGAIN
     auto opened = co_await open_path(shared_.ring, path, open_flags(flags) | O_NONBLOCK);
     if (!opened) co_return std::unexpected(opened.error());
     const int number = opened->number();

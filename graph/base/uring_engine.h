@@ -1,5 +1,4 @@
-// uring_engine.h - the engine of a worker: io_uring for what may wait, plain calls for what will
-// not.
+// uring_engine.h - the engine of a worker: io_uring for what may wait, plain calls for the rest.
 #pragma once
 
 #include <asio/awaitable.hpp>

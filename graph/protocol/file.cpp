@@ -1,17 +1,15 @@
-// file.cpp - a regular file. Everything it asks of the system goes through the engine of its
-// worker.
+// file.cpp - a regular file. All it asks of the system goes through the engine of its worker.
 //
 // - size() is what the node believes: the size at open, moved by its own writes and resizes. A file
-// that is shorter
-//   was cut by somebody else; reading there is an I/O error, not zeroes.
+//   that is shorter was cut by somebody else; reading there is an I/O error, not zeroes.
 // - What the page cache can do at once is done inside the call, without a coroutine
-// (docs/architecture.md, "The
-//   life of a request").
-// - A failed fsync means that written data is gone, and the kernel tells only once: the node fails
-// for good.
+//   (docs/architecture.md, "The life of a request").
+// - A failed fsync means that written data is gone, and the kernel tells only once: the node has
+//   failed until it is opened again.
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cassert>
 #include <cerrno>
 #include <system_error>
 #include <utility>
@@ -33,9 +31,9 @@ constexpr std::array file_options{
                "make the file, sparse, of this size, if there is none"},
 };
 
-constexpr std::size_t inline_max =
-    256 * KiB;                        // copied inside a call at most: others wait meanwhile
-constexpr std::uint64_t page = 4096;  // a write of less may have to read first
+// Copied inside a call at most: others wait meanwhile.
+constexpr std::size_t inline_max = 256 * KiB;
+constexpr std::uint64_t page = 4096;                // a write of less may have to read first
 constexpr std::uint64_t transfer_max = 0x7ffff000;  // Linux moves no more in one call
 constexpr auto slow_write = std::chrono::milliseconds(2);
 constexpr auto slow_pause = std::chrono::seconds(1);  // that long, writes go to the engine
@@ -88,8 +86,7 @@ class File final : public Protocol {
       const SysResult<std::size_t> got = file_->read_now(offset, out);
       if (got) {
         if (*got == out.size()) return succeeded();
-        done = *got;  // short: the rest may have to wait, or is missing; only the engine's read can
-                      // tell
+        done = *got;  // short: the rest has to wait, or is missing; only the engine's read can tell
       } else if (got.error().number == EOPNOTSUPP) {
         reads_now_ = false;
       }
@@ -455,8 +452,7 @@ Task<> File::before_lose(Permissions lost) {
       cumulative_access().taken.without(lost).has_any(writing)) {
     co_return ok;
   }
-  // the last chance to learn that something was lost; the node remembers, whoever flushes next is
-  // told
+  // the last chance to learn that something was lost; the node tells whoever flushes next
   (void)co_await flush_to_disk();
   const SysResult<> done = co_await file_->prepare_reopen(FileAccess::read_only);
   if (done) next_access_ = FileAccess::read_only;

@@ -56,8 +56,7 @@ SysTask<Range> FileExtents::ask(EngineFile& file, std::uint64_t offset, std::uin
   const Range rest{offset, size - offset};
   const SysResult<std::uint64_t> data = co_await seek(file, Seek::data, offset);
   if (!data && data.error().number == ENXIO) {
-    // a hole up to the end, if the end is where it should be: else a read would fail, and zeroes be
-    // a lie
+    // a hole up to the end, if the end is where it should be: else a read fails, no zeroes
     const SysResult<FileStatus> status = co_await file.status();
     if (!status || status->size < size) co_return rest;
     co_return Range{size, 0};

@@ -1,5 +1,4 @@
-// The file node on two disks: a simulated one and the kernel's. What only a simulated one can do
-// comes last.
+// The file node on two disks, a simulated one and the kernel's; what only one can do comes last.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

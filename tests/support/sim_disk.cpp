@@ -162,8 +162,10 @@ bool Disk::is_locked(const std::string& path, std::uint64_t byte) const {
 
 void Disk::cut(const std::string& path, std::uint64_t size) {
   Inode& file = *find(path);
+  used_blocks_ -= file.blocks.size();
   file.blocks.erase(file.blocks.lower_bound(align_up(size, block_size) / block_size),
                     file.blocks.end());
+  used_blocks_ += file.blocks.size();
   file.size = file.medium_size = size;
 }
 

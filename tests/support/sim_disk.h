@@ -112,7 +112,7 @@ class Disk {
   std::array<std::vector<Failure>, call_count> failures_;
   std::uint64_t used_blocks_ = 0;
   unsigned calls_left_ = 0;  // until the power goes; 0: it stays
-  unsigned epoch_ = 0;  // counts crashes
+  unsigned epoch_ = 0;       // counts crashes
   bool on_ = true;
 };
 
