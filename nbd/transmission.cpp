@@ -338,15 +338,16 @@ std::size_t memory_of(const Request& request, const Session& session) {
   // What is no multiple of the node's unit is copied once more on its way, whole.
   const std::uint32_t unit = session.item->view().edge().limits().request_alignment;
   const std::size_t copies = is_aligned(range.offset | range.length, unit) ? 1 : 2;
+  const std::size_t length = range.empty() ? 0 : BufferPool::rounded(range.length);
   switch (request.command) {
-    case Command::write: return copies * range.length;
+    case Command::write: return copies * length;
     case Command::read:
       if (session.structured_replies && !request.has(command_flag::df)) {
-        return copies * std::min<std::size_t>(range.length, 2 * piece_max);
+        return copies * std::min<std::size_t>(length, 2 * piece_max);
       }
-      return copies * range.length;
-    case Command::cache: return copies * std::min<std::size_t>(range.length, scratch_max);
-    case Command::write_zeroes: return std::min<std::size_t>(range.length, scratch_max);
+      return copies * length;
+    case Command::cache: return copies * std::min<std::size_t>(length, scratch_max);
+    case Command::write_zeroes: return std::min<std::size_t>(length, scratch_max);
     case Command::block_status:
       return extents_wanted(request) *
              (sizeof(StatusDescriptor) + status_copies * sizeof(graph::StatusExtent));
