@@ -124,7 +124,7 @@ class Node : public Parent {
   // What a front-end may say of the node beside its driver, for `gantry graph`.
   virtual std::string detail() const { return ""; }
 
-  // Data operations. Requires: aligned as limits() says, no longer than max_transfer,
+  // Data operations. Requires (map and prefetch take any range): aligned as limits() says, no longer than max_transfer,
   // buffers.size() bytes, and inside size() but for a write through an edge that may resize. An
   // error carries the offset of the first byte that failed, in bytes of this node.
   virtual Task<> read(std::uint64_t offset, const Buffers& out) = 0;

@@ -335,18 +335,23 @@ class Job {
 
 std::size_t memory_of(const Request& request, const Session& session) {
   const Range range = request.range;
-  // What is no multiple of the node's unit is copied once more on its way, whole.
+  if (range.empty()) return 0;
+  const std::size_t length = BufferPool::rounded(range.length);
+  // What is no multiple of the node's unit is copied once more on its way, with the rest of its units.
   const std::uint32_t unit = session.item->view().edge().limits().request_alignment;
-  const std::size_t copies = is_aligned(range.offset | range.length, unit) ? 1 : 2;
+  const bool copied = !is_aligned(range.offset | range.length, unit);
+  const auto with_copy = [&](std::uint64_t piece) {
+    return BufferPool::rounded(piece) + (copied ? BufferPool::rounded(piece + 2 * unit) : 0);
+  };
   switch (request.command) {
-    case Command::write: return copies * range.length;
+    case Command::write: return with_copy(range.length);
     case Command::read:
       if (session.structured_replies && !request.has(command_flag::df)) {
-        return copies * std::min<std::size_t>(range.length, 2 * piece_max);
+        return with_copy(std::min<std::uint64_t>(range.length, 2 * piece_max));
       }
-      return copies * range.length;
-    case Command::cache: return copies * std::min<std::size_t>(range.length, scratch_max);
-    case Command::write_zeroes: return std::min<std::size_t>(range.length, scratch_max);
+      return with_copy(range.length);
+    case Command::cache: return with_copy(std::min<std::uint64_t>(range.length, scratch_max));
+    case Command::write_zeroes: return std::min<std::size_t>(length, scratch_max);
     case Command::block_status:
       return extents_wanted(request) *
              (sizeof(StatusDescriptor) + status_copies * sizeof(graph::StatusExtent));

@@ -11,10 +11,10 @@ Buffer::Buffer(std::size_t size) : size_(size) {
 }
 
 Buffer BufferPool::take(std::size_t size) {
-  const std::size_t rounded = std::bit_ceil(std::max(size, Buffer::alignment));
-  lent_ += rounded;
-  auto& free = free_[static_cast<std::size_t>(std::countr_zero(rounded))];
-  if (free.empty()) return Buffer(rounded);
+  const std::size_t whole = rounded(size);
+  lent_ += whole;
+  auto& free = free_[static_cast<std::size_t>(std::countr_zero(whole))];
+  if (free.empty()) return Buffer(whole);
   Buffer buffer = std::move(free.back());
   free.pop_back();
   kept_ -= buffer.size();

@@ -3,7 +3,9 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -46,6 +48,10 @@ class BufferPool {
  public:
   explicit BufferPool(std::size_t kept_max = 16 * MiB) : kept_max_(kept_max) {}
 
+  // What a buffer for `size` bytes takes in memory.
+  static std::size_t rounded(std::size_t size) {
+    return std::bit_ceil(std::max(size, Buffer::alignment));
+  }
   // At least `size` bytes, uninitialised.
   Buffer take(std::size_t size);
   void give(Buffer buffer);

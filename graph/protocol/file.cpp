@@ -175,7 +175,7 @@ class File final : public Protocol {
         code == Errc::not_supported ? Errc::io_error : code, offset,
         "file: " + std::string(what) + ": " + std::generic_category().message(error.number));
   }
-  Error cut_short(std::uint64_t offset);
+  Error cut_short(std::uint64_t offset) const;
   Error lost_writes() const {
     return fault(Errc::io_error, 0,
                  "file: an earlier write to the medium failed, data is lost: reopen the file");
@@ -193,7 +193,6 @@ class File final : public Protocol {
   bool lacks_punch_ = false;
   bool lacks_zero_range_ = false;
   bool failed_ = false;
-  bool said_cut_short_ = false;
   FileAccess access_ = settings_.access;
   FileAccess next_access_ = settings_.access;
   bool locks_work_ = true;
@@ -217,12 +216,10 @@ Limits File::own_limits() const {
   return limits;
 }
 
-Error File::cut_short(std::uint64_t offset) {
+Error File::cut_short(std::uint64_t offset) const {
   const std::string what = "file: somebody cut it: nothing at " + std::to_string(offset) + " of " +
                            std::to_string(size_) + " bytes";
-  Error error = fault(Errc::io_error, offset, what);
-  if (!std::exchange(said_cut_short_, true)) home().log.error(error.message);
-  return error;
+  return fault(Errc::io_error, offset, what);
 }
 
 Task<> File::read_rest(std::uint64_t offset, const Buffers& out, std::size_t done) {

@@ -1,0 +1,143 @@
+#include "tests/support/nbd_fuzz.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "tests/support/nbd_fixture.h"
+
+namespace test {
+namespace {
+
+constexpr std::size_t input_max = 64 * KiB;
+
+unsigned byte_at(std::string_view bytes, std::size_t at) {
+  return at < bytes.size() ? static_cast<unsigned char>(bytes[at]) : 0;
+}
+
+HostOptions options_of(unsigned choice) {
+  HostOptions options(sim::all_segments[choice % std::size(sim::all_segments)]);
+  options.seed = choice;
+  return options;
+}
+
+// All that a server says during negotiation is replies with the magic number, up to the answer to EXPORT_NAME or the
+// first reply to a request; with chunks only chunks and simple replies without payload.
+void expect_chunks(std::string_view heard) {
+  while (!heard.empty()) {
+    const std::uint64_t magic = number(heard.substr(0, 4));
+    if (magic == simple_magic) {
+      EXPECT_GE(heard.size(), 16U);
+      heard.remove_prefix(std::min<std::size_t>(16, heard.size()));
+      continue;
+    }
+    EXPECT_EQ(magic, structured_magic);
+    EXPECT_GE(heard.size(), 20U);
+    if (magic != structured_magic || heard.size() < 20) return;
+    const std::uint64_t length = number(heard.substr(16, 4));
+    EXPECT_LE(length, heard.size() - 20);
+    heard.remove_prefix(std::min<std::size_t>(20 + length, heard.size()));
+  }
+}
+
+void part(NbdHost& host, WireClient& client, unsigned choice) {
+  if (choice % 2 == 0) {
+    client.leaves();
+  } else {
+    client.ends();
+    client.hears_the_rest();
+  }
+  client.leaves();
+  EXPECT_TRUE(host.nobody_is_left());
+  WireClient& polite = host.attached("");
+  EXPECT_TRUE(polite.writes(10, "polite").good());
+  EXPECT_EQ(polite.reads(10, 6).data, "polite");
+}
+
+void spoil(std::string& message, sim::Scheduler& dice) {
+  for (std::uint64_t n = dice.choose(4); n > 0 && !message.empty(); --n) {
+    message[dice.choose(message.size())] = static_cast<char>(dice.choose(256));
+  }
+  if (dice.one_in(8)) message.resize(dice.choose(message.size() + 1));
+}
+
+std::string draw_name(sim::Scheduler& dice) {
+  const std::string_view names[] = {"", "disk", "ro", "broken", "block4096", "nobody", "\xff", "disk\0"};
+  return std::string(names[dice.choose(std::size(names))]);
+}
+
+}  // namespace
+
+void feed_negotiation(std::string_view bytes) {
+  const unsigned choice = byte_at(bytes, 0);
+  NbdHost host(options_of(choice));
+  WireClient& client = host.client();
+  client.hears(18);
+
+  client.says(bytes.substr(std::min<std::size_t>(1, bytes.size())).substr(0, input_max));
+  client.hears_the_rest();
+
+  part(host, client, choice);
+}
+
+void feed_requests(std::string_view bytes) {
+  const unsigned choice = byte_at(bytes, 0);
+  const unsigned how = byte_at(bytes, 1);
+  const std::string_view exports[] = {"", "ro", "broken", "block4096"};
+  Attach attach;
+  attach.structured = (how & 1) != 0;
+  attach.meta = (how & 2) != 0;
+  attach.sized = (how & 4) != 0;
+  NbdHost host(options_of(choice));
+  host.put("broken", 300 * KiB, pattern(400 * KiB));
+  WireClient& client = host.attached(exports[how >> 3 & 3], attach);
+
+  client.says(bytes.substr(std::min<std::size_t>(2, bytes.size())).substr(0, input_max));
+  const std::string heard = client.hears_the_rest();
+  if (attach.structured) expect_chunks(heard);
+
+  part(host, client, choice);
+}
+
+std::string draw_negotiation(sim::Scheduler& dice) {
+  std::string bytes(1, static_cast<char>(dice.choose(256)));
+  bytes += be32(dice.one_in(8) ? dice.choose(16) : 3);
+  for (std::uint64_t n = 1 + dice.choose(8); n > 0; --n) {
+    const std::string name = draw_name(dice);
+    std::string message;
+    switch (dice.choose(8)) {
+      case 0: message = option(opt::list); break;
+      case 1: message = option(opt::structured_reply); break;
+      case 2: message = option(opt::info, info_data(name, {inf::name, inf::block_size})); break;
+      case 3: message = option(opt::go, info_data(name, {inf::description})); break;
+      case 4: message = option(opt::list_meta, meta_data(name, {"base:"})); break;
+      case 5: message = option(opt::set_meta, meta_data(name, {"base:allocation", "x:y"})); break;
+      case 6: message = option(opt::export_name, name); break;
+      default:
+        message = option(static_cast<std::uint32_t>(dice.choose(12)), std::string(dice.choose(100), 'x'));
+    }
+    spoil(message, dice);
+    bytes += message;
+  }
+  return bytes;
+}
+
+std::string draw_requests(sim::Scheduler& dice) {
+  std::string bytes{static_cast<char>(dice.choose(256)), static_cast<char>(dice.choose(256))};
+  for (std::uint64_t n = 1 + dice.choose(12); n > 0; --n) {
+    Request request;
+    request.command = static_cast<std::uint16_t>(dice.choose(9));
+    request.cookie = dice.choose(5);
+    request.flags = static_cast<std::uint16_t>(dice.one_in(2) ? 0 : dice.choose(64));
+    request.offset = dice.choose(NbdHost::small_size + 5000);
+    request.length = dice.one_in(3) ? dice.choose(NbdHost::small_size) : dice.choose(5000);
+    if (dice.one_in(2)) request.offset &= ~4095U, request.length &= ~4095U;
+    if (request.command == cmd::write) request.payload = pattern(std::min<std::uint64_t>(request.length, 8000));
+    if (request.command == cmd::write && dice.one_in(2)) request.length = request.payload.size();
+    std::string message = request.bytes();
+    if (dice.one_in(3)) spoil(message, dice);
+    bytes += message;
+  }
+  return bytes;
+}
+
+}  // namespace test
