@@ -188,7 +188,7 @@ def add_options(parser):
     parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression that a name must contain")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every turn, the medians and ratios")
     parser.add_argument("--gantry", type=pathlib.Path, default=ROOT / "build/gantry", metavar="PROGRAM")
-    parser.add_argument("--qemu-aio", default="io_uring", choices=["io_uring", "threads"], help="for qemu-nbd")
+    parser.add_argument("--qemu-aio", default="threads", choices=["threads", "io_uring"], help="for qemu-nbd (default: its own default, threads)")
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build", help="where the file lies")
 
 

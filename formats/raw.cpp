@@ -32,6 +32,7 @@ class Raw final : public graph::Node {
   graph::Growth growth() const override {
     return length_ ? graph::Growth::never : graph::Growth::as_child;
   }
+  bool passes_bytes_on() const override { return true; }
   std::string detail() const override {
     if (offset_ == 0 && !length_) return "";
     return format_bytes(offset_) + " +" + (length_ ? format_bytes(*length_) : "");

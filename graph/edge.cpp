@@ -85,7 +85,7 @@ Task<> Edge::read_checked(std::uint64_t offset, const Buffers& out) {
       [[unlikely]] {
     return failed(admit(Permission::consistent_read, {offset, out.size()}).error());
   }
-  const Limits& limits = child_->limits();
+  const Limits& limits = child_->needs();
   if (out.empty()) [[unlikely]]
     return succeeded();
   if (limits.takes_any_bytes() && out.size() <= limits.max_transfer) {
@@ -101,7 +101,7 @@ Task<> Edge::write(std::uint64_t offset, const ConstBuffers& data, WriteFlags fl
       return failed(std::move(admitted).error());
     }
   }
-  const Limits& limits = child_->limits();
+  const Limits& limits = child_->needs();
   const CommonOptions& common = child_->common();
   if (data.empty()) [[unlikely]]
     return succeeded();

@@ -40,7 +40,8 @@ class Edge {
   // Lifetime: buffers and lists outlive the task. A pass-through costs one call: no coroutine.
   Task<> read(std::uint64_t offset, const Buffers& out) {
     const std::uint64_t plain = child_->plain_size_;
-    if (offset <= plain && out.size() <= std::min(plain - offset, plain_length_max) &&
+    if (offset < plain && !out.empty() &&
+        out.size() <= std::min(plain - offset, plain_length_max) &&
         may(Permission::consistent_read)) [[likely]] {
       return child_->read(offset, out);
     }

@@ -89,7 +89,7 @@ Limits Node::own_limits() const {
 
 void Node::refresh_size() {
   const std::uint64_t now = own_size();
-  const bool plain = limits_.request_alignment == 1 && limits_.max_transfer >= plain_length_max;
+  const bool plain = needs_.takes_any_bytes() && needs_.max_transfer >= plain_length_max;
   plain_size_ = plain ? now : 0;
   if (now == size_) return;
   size_ = now;
@@ -114,7 +114,11 @@ void Node::refresh_limits() {
   limits.max_transfer = in_units(limits.max_transfer, limits.request_alignment);
   limits.max_zeroes = in_units(limits.max_zeroes, limits.zero_alignment);
   limits.max_discard = in_units(limits.max_discard, limits.discard_alignment);
-  limits_ = limits;
+  limits_ = needs_ = limits;
+  if (passes_bytes_on() && own_limits() == Node::own_limits()) {
+    needs_ = Limits{};
+    needs_.native_fua = needs_.native_zeroes = true;  // the edge below falls back where the child can't
+  }
 }
 
 void Node::own(Edge& child) { child.adopt(this); }

@@ -47,9 +47,10 @@ struct Limits {
   std::uint64_t max_discard = std::numeric_limits<std::uint64_t>::max();
   bool native_fua = false;     // write and write_zeroes honour `fua` themselves
   bool native_zeroes = false;  // write_zeroes does better than writing them
-  bool unaligned_tail_writes =
-      true;  // an end that is no multiple of request_alignment can be written
+  // Without it, an end that is no multiple of request_alignment is written only for who may resize (P-9).
+  bool unaligned_tail_writes = true;
 
+  bool operator==(const Limits&) const = default;
   bool takes_any_bytes() const { return (request_alignment | memory_alignment) == 1; }
 };
 
@@ -112,12 +113,18 @@ class Node : public Parent {
   // growth() with as_child resolved.
   bool can_grow() const;
   virtual bool is_filter() const { return false; }
-  // Merged with the children's; cached, see refresh_limits().
+  // Merged with the children's, for who asks what is good for requests; cached, see refresh_limits().
   const Limits& limits() const { return limits_; }
+  // What requests that reach this very node have to look like. Where bytes are passed on as they are, that is
+  // anything: padding is left to the edge below. So all who write to one medium are kept apart in one place,
+  // whatever nodes they come through.
+  const Limits& needs() const { return needs_; }
+  // Each request becomes the same request to the one child, at another offset at most.
+  virtual bool passes_bytes_on() const { return false; }
   // What a front-end may say of the node beside its driver, for `gantry graph`.
   virtual std::string detail() const { return ""; }
 
-  // Data operations. Requires: aligned as limits() says, no longer than max_transfer,
+  // Data operations. Requires (map and prefetch take any range): aligned as limits() says, no longer than max_transfer,
   // buffers.size() bytes, and inside size() but for a write through an edge that may resize. An
   // error carries the offset of the first byte that failed, in bytes of this node.
   virtual Task<> read(std::uint64_t offset, const Buffers& out) = 0;
@@ -192,6 +199,7 @@ class Node : public Parent {
   std::uint64_t size_ = 0;
   std::uint64_t plain_size_ = 0;  // size_ where any request up to plain_length_max goes as it is, else 0
   Limits limits_;
+  Limits needs_;
   RequestTracker tracker_;
   FlushQueue flushes_;
   std::vector<std::weak_ptr<Quiet>> quiets_;  // the drained sections that it is in
@@ -210,6 +218,8 @@ class Filter : public Node {
   Edge& file() { return *file_; }
   const Edge& file() const { return *file_; }
   bool is_filter() const override { return true; }
+  // But for a filter that asks for more than its child; see refresh_limits().
+  bool passes_bytes_on() const override { return true; }
   std::uint64_t own_size() const override;
   Growth growth() const override { return Growth::as_child; }
   Task<> read(std::uint64_t offset, const Buffers& out) override;

@@ -10,21 +10,16 @@ namespace {
 constexpr std::size_t zero_write_max =
     1 * MiB;  // of zeroes written at a time where there is no better way
 
-enum class Purpose : std::uint8_t { read, write };
-
 // `range` grown to whole units, but not past the end that the node has, or has after the request
-// there a request may stop anywhere, unless the node can't write it so.
-Range padded(const Node& node, Range range, Purpose purpose) {
-  const Limits& limits = node.limits();
-  Range wide = range.widened(limits.request_alignment);
-  if (purpose == Purpose::read || limits.unaligned_tail_writes) {
-    wide.length = std::min(wide.end(), std::max(node.size(), range.end())) - wide.offset;
-  }
+// there a request may stop anywhere.
+Range padded(const Node& node, Range range) {
+  Range wide = range.widened(node.needs().request_alignment);
+  wide.length = std::min(wide.end(), std::max(node.size(), range.end())) - wide.offset;
   return wide;
 }
 
 bool needs_padding(const Node& node, Range range) {
-  return padded(node, range, Purpose::write) != range;
+  return padded(node, range) != range;
 }
 
 // An error as the caller sees it, who asked for `wanted`: a bad byte in the padding is a bad unit,
@@ -32,7 +27,7 @@ bool needs_padding(const Node& node, Range range) {
 Result<> seen_in(Range wanted, const Node& node, Result<> done) {
   if (done) return done;
   std::uint64_t at = done.error().offset;
-  if (at >= wanted.end()) at = align_down(at, node.limits().request_alignment);
+  if (at >= wanted.end()) at = align_down(at, node.needs().request_alignment);
   if (at < wanted.offset || at >= wanted.end()) at = wanted.offset;
   return std::unexpected(std::move(done).error().at(at));
 }
@@ -51,7 +46,7 @@ using Hold = RequestTracker::Hold;
 // read-modify-write. One that moves a ragged end keeps everybody from that end, where requests may
 // be on their way that stop at it.
 RequestTracker::Entry claim_wanted(const Node& node, Range range) {
-  const std::uint64_t unit = node.limits().request_alignment;
+  const std::uint64_t unit = node.needs().request_alignment;
   const std::uint64_t size = node.size();
   if (range.end() > size && !(is_aligned(size, unit) && is_aligned(range.end(), unit))) {
     const std::uint64_t start = align_down(std::min(size, range.offset), unit);
@@ -63,7 +58,7 @@ RequestTracker::Entry claim_wanted(const Node& node, Range range) {
 
 // Where no request is ever padded there is nothing to claim.
 asio::awaitable<Claim> claim(Node& node, Range range) {
-  if (node.limits().request_alignment == 1) co_return Claim();
+  if (node.needs().request_alignment == 1) co_return Claim();
   for (;;) {
     const RequestTracker::Entry wanted = claim_wanted(node, range);
     Claim held = co_await node.tracker().claim(wanted.range, wanted.hold);
@@ -74,7 +69,7 @@ asio::awaitable<Claim> claim(Node& node, Range range) {
 
 // An aligned read in pieces of max_transfer.
 Task<> read_aligned(Node& node, std::uint64_t offset, const Buffers& out) {
-  const std::uint64_t max = node.limits().max_transfer;
+  const std::uint64_t max = node.needs().max_transfer;
   if (out.size() <= max) co_return co_await node.read(offset, out);
   for (std::uint64_t done = 0; done < out.size();) {
     const std::uint64_t n = std::min(max, out.size() - done);
@@ -87,7 +82,7 @@ Task<> read_aligned(Node& node, std::uint64_t offset, const Buffers& out) {
 
 // An aligned write in pieces of max_transfer; FUA once, after the last (F-5, A-4).
 Task<> write_aligned(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
-  const Limits& limits = node.limits();
+  const Limits& limits = node.needs();
   if (data.size() <= limits.max_transfer) {
     WriteFlags passed = flags;
     passed.fua = flags.fua && limits.native_fua && !node.common().no_flush;
@@ -126,8 +121,8 @@ Task<> read_unit(Node& node, std::uint64_t offset, std::span<std::byte> unit) {
 // nothing is written. Requires: nobody else writes there meanwhile.
 Task<> write_padded(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
   const Range wanted{offset, data.size()};
-  const Range whole = padded(node, wanted, Purpose::write);
-  const std::uint64_t unit = node.limits().request_alignment;
+  const Range whole = padded(node, wanted);
+  const std::uint64_t unit = node.needs().request_alignment;
   const std::uint64_t head = wanted.offset - whole.offset;
   const std::uint64_t tail = whole.end() - wanted.end();
 
@@ -151,7 +146,7 @@ Task<> write_bytes(Node& node, std::uint64_t offset, const ConstBuffers& data, W
   if (needs_padding(node, wanted)) {
     co_return seen_in(wanted, node, co_await write_padded(node, offset, data, flags));
   }
-  if (data.is_aligned_to(node.limits().memory_alignment)) {
+  if (data.is_aligned_to(node.needs().memory_alignment)) {
     co_return co_await write_aligned(node, offset, data, flags);
   }
   Bounce bounce(node, data.size());
@@ -188,7 +183,7 @@ Parts split(Range range, std::uint64_t unit, std::uint64_t node_size) {
 // One piece, by the node itself.
 // Errors: not_supported when the node can't, or can't any more since its end has moved.
 Task<> zero_natively(Node& node, Range piece, ZeroFlags flags) {
-  if (!node.limits().native_zeroes) co_return failure(Errc::not_supported, "zeroes are written");
+  if (!node.needs().native_zeroes) co_return failure(Errc::not_supported, "zeroes are written");
   const Claim held = co_await claim(node, piece);
   if (needs_padding(node, piece)) co_return failure(Errc::not_supported, "zeroes are written");
   co_return co_await node.write_zeroes(piece, flags);
@@ -196,7 +191,7 @@ Task<> zero_natively(Node& node, Range piece, ZeroFlags flags) {
 
 Task<> zero_aligned(Node& node, Range range, ZeroFlags flags) {
   while (!range.empty()) {
-    const Range piece{range.offset, std::min(node.limits().max_zeroes, range.length)};
+    const Range piece{range.offset, std::min(node.needs().max_zeroes, range.length)};
     Result<> done = co_await zero_natively(node, piece, flags);
     if (!done && done.error().code == Errc::not_supported && !flags.no_fallback) {
       done = co_await write_zero_bytes(node, piece);
@@ -209,7 +204,7 @@ Task<> zero_aligned(Node& node, Range range, ZeroFlags flags) {
 
 // The next piece of a discard of [at, end): whole units as many as may be, or what is left of one.
 std::uint64_t discard_piece(const Node& node, std::uint64_t at, std::uint64_t end) {
-  const Limits& limits = node.limits();
+  const Limits& limits = node.needs();
   const std::uint64_t unit = limits.discard_alignment;
   const std::uint64_t whole = end == node.size() ? end - at : align_down(end - at, unit);
   if (is_aligned(at, unit) && whole > 0) return std::min(whole, limits.max_discard);
@@ -220,8 +215,8 @@ std::uint64_t discard_piece(const Node& node, std::uint64_t at, std::uint64_t en
 
 Task<> read(Node& node, std::uint64_t offset, const Buffers& out) {
   const Range wanted{offset, out.size()};
-  const Range whole = padded(node, wanted, Purpose::read);
-  if (whole == wanted && out.is_aligned_to(node.limits().memory_alignment)) {
+  const Range whole = padded(node, wanted);
+  if (whole == wanted && out.is_aligned_to(node.needs().memory_alignment)) {
     co_return co_await read_aligned(node, offset, out);
   }
   Bounce bounce(node, whole.length);
@@ -252,7 +247,7 @@ Task<> write(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFl
 
 Task<> write_zeroes(Node& node, Range range, ZeroFlags flags) {
   if (range.empty()) co_return ok;
-  const Limits& limits = node.limits();
+  const Limits& limits = node.needs();
   if (node.common().discard == DiscardMode::ignore) flags.may_unmap = false;  // Z-2
   const Parts parts = split(range, limits.zero_alignment, node.size());
   if (flags.no_fallback && (!limits.native_zeroes || parts.middle.length != range.length)) {  // Z-5
@@ -270,8 +265,8 @@ Task<> write_zeroes(Node& node, Range range, ZeroFlags flags) {
 // Z-3. What is no whole unit of a request can't be given back, and is none of the node's business.
 Task<> discard(Node& node, Range range) {
   if (range.empty() || node.common().discard == DiscardMode::ignore) co_return ok;  // Z-2
-  const std::uint64_t unit = node.limits().request_alignment;
-  const Claim held = co_await claim(node, padded(node, range, Purpose::read));
+  const std::uint64_t unit = node.needs().request_alignment;
+  const Claim held = co_await claim(node, padded(node, range));
   const std::uint64_t end =
       range.end() == node.size() ? range.end() : align_down(range.end(), unit);
   for (std::uint64_t at = align_up(range.offset, unit); at < end;) {
@@ -285,7 +280,7 @@ Task<> discard(Node& node, Range range) {
 
 Task<> resize(Node& node, std::uint64_t size) {
   Claim held;
-  if (const std::uint64_t unit = node.limits().request_alignment; unit > 1) {
+  if (const std::uint64_t unit = node.needs().request_alignment; unit > 1) {
     // nobody writes what goes, or stops at an end that moves
     const std::uint64_t start = align_down(std::min(size, node.size()), unit);
     const Range moving{start, std::numeric_limits<std::uint64_t>::max() - start};

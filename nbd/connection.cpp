@@ -7,48 +7,16 @@
 namespace nbd {
 namespace {
 
-constexpr std::size_t input_size = 256 * KiB;
+constexpr std::size_t idle_max = 8;  // readers kept for later
 constexpr std::size_t unsent_max = 16 * MiB;  // of a long answer, before the next chunk is read
 constexpr Clock::Duration report_interval = std::chrono::seconds(1);
 
 }  // namespace
 
-// What was read from the socket and not parsed yet.
-class Connection::Input {
- public:
-  explicit Input(BufferPool& pool) : pool_(pool) {}
-  std::span<const std::byte> bytes() const { return buffer_.bytes().subspan(start_, end_ - start_); }
-  std::size_t size() const { return end_ - start_; }
-  void consume(std::size_t n) {
-    start_ += n;
-    if (start_ == end_) start_ = end_ = 0;
-  }
-  // Room for more behind what is there.
-  std::span<std::byte> space() {
-    if (!buffer_) buffer_ = PooledBuffer(pool_, input_size);
-    if (start_ > 0) {
-      std::memmove(buffer_.bytes().data(), buffer_.bytes().data() + start_, size());
-      end_ -= std::exchange(start_, 0);
-    }
-    return buffer_.bytes().subspan(end_);
-  }
-  void filled(std::size_t n) { end_ += n; }
-  // Gives the memory back while there is nothing in it.
-  void rest() {
-    if (size() == 0) buffer_ = PooledBuffer();
-  }
-
- private:
-  BufferPool& pool_;
-  PooledBuffer buffer_;
-  std::size_t start_ = 0;
-  std::size_t end_ = 0;
-};
-
 Connection::Connection(std::unique_ptr<Stream> stream, Server& server)
-    : stream_(std::move(stream)), server_(server), replies_(*stream_) {}
+    : stream_(std::move(stream)), server_(server), replies_(*stream_), input_(server.home().buffers) {}
 
-Connection::~Connection() { assert(requests_.inside() == 0 && helpers_.inside() == 0); }
+Connection::~Connection() { assert(readers_.inside() == 0 && helpers_.inside() == 0); }
 
 std::string Connection::who() const { return "client " + stream_->peer(); }
 
@@ -81,16 +49,17 @@ asio::awaitable<void> Connection::run() {
     transmitting_ = true;
     home.log.info(who() + ": attached to " + session_.item->view().describe());
     spawn(home.executor, helpers_.enter_anyway(), write_replies());
-    const Result<> ended = co_await read_requests();
+    spawn(home.executor, readers_.enter_anyway(), take_turns(Start::now));
+    while (!ended_) co_await reading_ended_.wait();
     end_batch();
-    if (!ended && !closed_ && ended.error().code != Errc::connection_lost) {
-      home.log.warning(who() + ": " + ended.error().message);
+    if (!*ended_ && !closed_ && ended_->error().code != Errc::connection_lost) {
+      home.log.warning(who() + ": " + ended_->error().message);
       close();
     }
     // Who leaves gets the answers to what was asked before (statement 118), but can't make us wait for ever.
     patience = home.clock.timer(server_.options().drain_timeout);
     spawn(home.executor, helpers_.enter_anyway(), watch(*patience, "does not read its replies"));
-    co_await requests_.drained();
+    co_await readers_.drained();
     writer_ends_ = true;
     replies_waiting_.notify_all();
     while (!replies_.empty() && !closed_) co_await replies_.below(replies_.unsent());
@@ -101,17 +70,59 @@ asio::awaitable<void> Connection::run() {
   co_await helpers_.drained();
 }
 
-// Returns when the client says goodbye.
-// Errors: connection_lost; invalid_argument: the stream can't be made sense of any more.
-Task<> Connection::read_requests() {
-  Input input(server_.home().buffers);
-  while (true) {
-    CO_CHECK(co_await more_input(input));
-    while (input.size() >= sizeof(RequestHeader)) {
-      auto more = co_await next_request(input);
-      if (!more) co_return std::unexpected(std::move(more).error());
-      if (!*more) co_return ok;
+asio::awaitable<void> Connection::take_turns(Start start) {
+  if (start == Start::when_called) {
+    co_await yield();
+    successor_called_ = false;
+  }
+  while (!ended_) {
+    if (reader_) {
+      if (idle_ >= idle_max) break;
+      ++idle_;
+      co_await turn_.wait();
+      --idle_;
+      successor_called_ = false;
+      continue;
     }
+    reader_ = true;
+    auto work = co_await next_work();
+    if (!work) {
+      end_reading(std::unexpected(std::move(work).error()));
+      break;
+    }
+    call_successor();
+    reader_ = false;
+    co_await carry_out(std::move(work->request), std::move(work->share), session_, server_.home(),
+                       *this);
+  }
+}
+
+// Whoever carries out a request may have to wait, and then somebody else must read. That is found out by being run:
+// until we wait, nobody else is.
+void Connection::call_successor() {
+  if (std::exchange(successor_called_, true)) return;
+  if (turn_.empty()) {
+    spawn(server_.home().executor, readers_.enter_anyway(), take_turns(Start::when_called));
+  } else {
+    turn_.notify_one();
+  }
+}
+
+void Connection::end_reading(Result<> why) {
+  ended_ = std::move(why);
+  turn_.notify_all();
+  reading_ended_.notify_all();
+}
+
+// Reads until there is a request to carry out; those that are refused are answered on the way.
+// Errors: connection_lost, also when the client says goodbye; invalid_argument: the stream can't be made sense of any
+// more.
+Task<Connection::Work> Connection::next_work() {
+  while (true) {
+    while (input_.size() < sizeof(RequestHeader)) CO_CHECK(co_await more_input());
+    Work work;
+    CO_TRY(const bool good, co_await next_request(work));
+    if (good) co_return std::move(work);
   }
 }
 
@@ -130,38 +141,40 @@ Task<> Connection::wait_readable() {
 }
 
 // Waits for bytes and takes as many as there are.
-Task<> Connection::more_input(Input& input) {
+Task<> Connection::more_input() {
   while (true) {
-    input.rest();
+    input_.rest();
     CO_CHECK(co_await wait_readable());
-    CO_TRY(const std::size_t n, stream_->read_now(input.space()));
-    input.filled(n);
+    CO_TRY(const std::size_t n, stream_->read_now(input_.space()));
+    input_.filled(n);
     if (n > 0) co_return ok;
   }
 }
 
-// Takes one request out of `input` and starts it. False when it is the last.
+// Takes one request out of the input. False when it was refused, and answered.
 // Requires: its header is there.
-Task<bool> Connection::next_request(Input& input) {
-  ByteReader reader(input.bytes());
+Task<bool> Connection::next_request(Work& work) {
+  ByteReader reader(input_.bytes());
   const RequestHeader header = *reader.take<RequestHeader>();
   if (header.magic != request_magic) {
     co_return failure(Errc::invalid_argument, "a request with a wrong magic number");
   }
-  input.consume(sizeof header);
-  Request request;
+  input_.consume(sizeof header);
+  Request& request = work.request;
   request.command = header.command;
   request.flags = header.flags;
   request.cookie = header.cookie;
   request.range = {header.offset, header.length};
-  if (request.command == Command::disconnect) co_return false;
+  if (request.command == Command::disconnect) {
+    co_return failure(Errc::connection_lost, "the client said goodbye");
+  }
 
   Verdict verdict = check(request, session_);
   if (server_.stopping()) verdict = Verdict(WireError::eshutdown, "the server is stopping");
   const bool good = verdict.error == WireError::none;
   const std::size_t memory = good ? memory_of(request, session_) : 0;
   if (!budget_.has_room_for(memory)) co_await wait_for_room(memory);
-  Budget::Share share = budget_.take(memory);
+  work.share = budget_.take(memory);
   if (request.command == Command::write) {
     if (request.range.length > write_drain_max) {
       co_return failure(Errc::invalid_argument, "a write of " +
@@ -170,24 +183,20 @@ Task<bool> Connection::next_request(Input& input) {
     }
     if (good) {
       request.payload = PooledBuffer(server_.home().buffers, request.range.length);
-      CO_CHECK(co_await take_payload(input, request.payload.bytes()));
+      CO_CHECK(co_await take_payload(request.payload.bytes()));
     } else {
-      CO_CHECK(co_await skip_payload(input, request.range.length));
+      CO_CHECK(co_await skip_payload(request.range.length));
     }
   }
-  if (good) {
-    start(std::move(request), std::move(share));
-  } else {
-    refuse(request, std::move(share), verdict, session_, server_.home(), *this);
-  }
-  co_return true;
+  if (!good) refuse(request, std::move(work.share), verdict, session_, server_.home(), *this);
+  co_return good;
 }
 
 // The part that is not in `input` yet goes straight to its place.
-Task<> Connection::take_payload(Input& input, std::span<std::byte> payload) {
-  const std::size_t here = std::min(payload.size(), input.size());
-  std::ranges::copy(input.bytes().first(here), payload.begin());
-  input.consume(here);
+Task<> Connection::take_payload(std::span<std::byte> payload) {
+  const std::size_t here = std::min(payload.size(), input_.size());
+  std::ranges::copy(input_.bytes().first(here), payload.begin());
+  input_.consume(here);
   std::span<std::byte> rest = payload.subspan(here);
   while (!rest.empty()) {
     CO_TRY(const std::size_t n, stream_->read_now(rest));
@@ -197,13 +206,13 @@ Task<> Connection::take_payload(Input& input, std::span<std::byte> payload) {
   co_return ok;
 }
 
-Task<> Connection::skip_payload(Input& input, std::uint64_t length) {
+Task<> Connection::skip_payload(std::uint64_t length) {
   while (length > 0) {
-    const std::size_t here = std::min<std::uint64_t>(length, input.size());
-    input.consume(here);
+    const std::size_t here = std::min<std::uint64_t>(length, input_.size());
+    input_.consume(here);
     length -= here;
     if (length == 0) break;
-    CO_CHECK(co_await more_input(input));
+    CO_CHECK(co_await more_input());
   }
   co_return ok;
 }
@@ -212,11 +221,6 @@ asio::awaitable<void> Connection::wait_for_room(std::size_t bytes) {
   end_batch();
   while (!budget_.has_room_for(bytes) && !closed_) co_await budget_.changed();
   reading_batch_ = true;
-}
-
-void Connection::start(Request request, Budget::Share share) {
-  spawn(server_.home().executor, requests_.enter_anyway(),
-        carry_out(std::move(request), std::move(share), session_, server_.home(), *this));
 }
 
 void Connection::post(Reply reply) {
@@ -267,7 +271,7 @@ void Connection::close() {
 
 // While the server is stopping: nothing under way, nothing unsent.
 void Connection::close_if_done() {
-  if (server_.winding_up() && budget_.idle() && replies_.empty() && requests_.inside() == 0) close();
+  if (server_.winding_up() && budget_.idle() && replies_.empty()) close();
 }
 
 void Connection::wind_up() {

@@ -1,5 +1,9 @@
 // connection.h - one client from its greeting to its leaving: reads requests in bulk, starts each at once, sends
 // finished replies in bulk. An idle connection holds no buffer.
+//
+// A few coroutines take turns at reading. The one that reads carries out what it has read; when that has to wait,
+// another reads on. So a request that can finish at once costs no coroutine of its own, and as many are under way as
+// the client asks for.
 // Spec: proto.md, "Transmission", "Terminating the transmission phase".
 #pragma once
 
@@ -7,6 +11,7 @@
 #include <optional>
 
 #include "graph/base/gate.h"
+#include "nbd/input.h"
 #include "nbd/negotiate_server.h"
 #include "nbd/transmission.h"
 
@@ -38,18 +43,24 @@ class Connection final : public Outbox {
   void report(const Request& request, const Error& error) override;
 
  private:
-  class Input;
+  struct Work {
+    Request request;
+    Budget::Share share;
+  };
+  enum class Start : std::uint8_t { now, when_called };
   asio::awaitable<void> watch(Timer& deadline, std::string_view what);
   asio::awaitable<void> write_replies();
-  Task<> read_requests();
-  Task<bool> next_request(Input& input);
-  Task<> take_payload(Input& input, std::span<std::byte> payload);
-  Task<> skip_payload(Input& input, std::uint64_t length);
-  Task<> more_input(Input& input);
+  asio::awaitable<void> take_turns(Start start);
+  void call_successor();
+  void end_reading(Result<> why);
+  Task<Work> next_work();
+  Task<bool> next_request(Work& work);
+  Task<> take_payload(std::span<std::byte> payload);
+  Task<> skip_payload(std::uint64_t length);
+  Task<> more_input();
   Task<> wait_readable();
   void end_batch();
   asio::awaitable<void> wait_for_room(std::size_t bytes);
-  void start(Request request, Budget::Share share);
   void send();
   void close();
   void close_if_done();
@@ -60,9 +71,16 @@ class Connection final : public Outbox {
   Session session_;
   Budget budget_;
   ReplyQueue replies_;
+  Input input_;
   WaitQueue replies_waiting_;  // the writer sleeps here
-  Gate requests_;              // a pass for each request under way
-  Gate helpers_;               // a pass for the writer and the deadline
+  WaitQueue turn_;             // those who have nothing to read and nothing to do
+  WaitQueue reading_ended_;
+  Gate readers_;  // a pass for each of those who take turns
+  Gate helpers_;  // a pass for the writer and the deadline
+  std::size_t idle_ = 0;          // readers in turn_
+  bool reader_ = false;           // somebody is reading
+  bool successor_called_ = false;  // somebody will look soon whether the socket needs a reader
+  std::optional<Result<>> ended_;  // why nothing is read any more
   bool transmitting_ = false;
   bool reading_batch_ = false;  // replies are sent when the batch is over
   bool writer_busy_ = false;    // the peer must read before more can be sent

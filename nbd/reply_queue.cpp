@@ -6,16 +6,17 @@ namespace nbd {
 namespace {
 
 constexpr std::size_t replies_per_write = 256;  // two spans each, well within IOV_MAX
+constexpr std::size_t compact_at = 1024;        // replies that have left
+constexpr std::size_t kept_max = 64;            // places that an idle connection keeps
 
 }  // namespace
 
 Result<bool> ReplyQueue::send_now() {
-  while (!queue_.empty()) {
+  while (!empty()) {
     gathered_.clear();
     std::size_t skip = front_sent_;
-    const std::size_t count = std::min(queue_.size(), replies_per_write);
-    for (std::size_t i = 0; i < count; ++i) {
-      const Reply& reply = queue_[i];
+    const std::size_t count = std::min(queue_.size() - first_, replies_per_write);
+    for (const Reply& reply : std::span(queue_).subspan(first_, count)) {
       const std::span<const std::byte> parts[] = {std::span(reply.head).first(reply.head_size),
                                                   reply.body.bytes().first(reply.body_size)};
       for (const auto part : parts) {
@@ -38,9 +39,14 @@ Result<bool> ReplyQueue::send_now() {
 void ReplyQueue::sent(std::size_t bytes) {
   unsent_ -= bytes;
   bytes += front_sent_;
-  while (!queue_.empty() && bytes >= queue_.front().size()) {
-    bytes -= queue_.front().size();
-    queue_.pop_front();
+  while (!empty() && bytes >= queue_[first_].size()) {
+    const Reply gone = std::move(queue_[first_++]);  // its memory and its share go back
+    bytes -= gone.size();
+  }
+  if (empty() || first_ >= compact_at) {
+    queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(first_));
+    first_ = 0;
+    if (queue_.empty() && queue_.capacity() > kept_max) queue_.shrink_to_fit();
   }
   front_sent_ = bytes;
   progress_.notify_all();
@@ -49,6 +55,7 @@ void ReplyQueue::sent(std::size_t bytes) {
 void ReplyQueue::abandon() {
   abandoned_ = true;
   queue_.clear();
+  first_ = 0;
   front_sent_ = unsent_ = 0;
   progress_.notify_all();
 }

@@ -3,7 +3,7 @@
 
 #include <array>
 #include <cstddef>
-#include <deque>
+#include <vector>
 
 #include "graph/base/stream.h"
 #include "nbd/budget.h"
@@ -38,7 +38,7 @@ class ReplyQueue {
     unsent_ += reply.size();
     queue_.push_back(std::move(reply));
   }
-  bool empty() const { return queue_.empty(); }
+  bool empty() const { return first_ == queue_.size(); }
   std::size_t unsent() const { return unsent_; }  // bytes
 
   // Sends what the peer takes at once. False: it must read first, wait for stream.writable().
@@ -52,7 +52,8 @@ class ReplyQueue {
  private:
   void sent(std::size_t bytes);
   Stream& stream_;
-  std::deque<Reply> queue_;
+  std::vector<Reply> queue_;  // the first `first_` have left
+  std::size_t first_ = 0;
   std::size_t front_sent_ = 0;  // bytes of the first reply that have left
   std::size_t unsent_ = 0;
   bool abandoned_ = false;

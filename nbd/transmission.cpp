@@ -24,6 +24,9 @@ std::size_t extents_wanted(const Request& request) {
   return request.has(command_flag::req_one) ? 2 * sector : descriptors_max;
 }
 
+enum class Last : std::uint8_t { no, yes };  // chunk of the answer
+
+// A request while it is carried out: the parts of an answer, and how each command is answered.
 class Job {
  public:
   Job(Request request, Budget::Share share, const Session& session, Home& home, Outbox& outbox)
@@ -34,29 +37,10 @@ class Job {
         home_(home),
         outbox_(outbox) {}
 
-  asio::awaitable<void> run() {
-    switch (request_.command) {
-      case Command::read:
-        if (session_.structured_replies) {
-          co_await read_in_chunks();
-        } else {
-          co_await read_simple();
-        }
-        break;
-      case Command::write: {
-        const ConstBuffers data(request_.payload.bytes());
-        finish(co_await view_.write(request_.range.offset, data, write_flags()));
-        break;
-      }
-      case Command::flush: finish(co_await view_.flush()); break;
-      case Command::trim: finish(co_await view_.discard(request_.range, write_flags())); break;
-      case Command::cache: finish(co_await view_.prefetch(request_.range)); break;
-      case Command::write_zeroes: finish(co_await write_zeroes()); break;
-      case Command::block_status: co_await block_status(); break;
-      case Command::disconnect: break;
-    }
+  // Reads as one chunk, or one simple reply: the way of most requests, so it is short.
+  bool is_one_chunk() const {
+    return request_.has(command_flag::df) || request_.range.length < status_worth;
   }
-
   void refuse(WireError error, std::string_view text) {
     if (session_.structured_replies) {
       Reply reply = chunk(Chunk::error, sizeof(ErrorChunk) + text.size(), chunk_flag_done);
@@ -72,12 +56,17 @@ class Job {
     post_last(std::move(reply));
   }
 
- private:
+  graph::BlockBackend& view() { return view_; }
+  Range range() const { return request_.range; }
+  ConstBuffers payload() const { return {request_.payload.bytes()}; }
   graph::WriteFlags write_flags() const {
     graph::WriteFlags flags;
     flags.fua = request_.has(command_flag::fua);
     return flags;
   }
+
+  // A structured answer without any data.
+  void post_nothing() { post_last(chunk(Chunk::none, 0, chunk_flag_done)); }
 
   // The answer of every command without payload.
   void finish(Result<> done) {
@@ -87,22 +76,6 @@ class Job {
     }
     refuse(code_of(done.error()), to_string(done.error().code));
   }
-  void succeed() {
-    SimpleReply head;  // also with structured replies: shorter, and allowed without payload
-    head.error = WireError::none;
-    head.cookie = request_.cookie;
-    Reply reply;
-    reply.put(head);
-    post_last(std::move(reply));
-  }
-  WireError code_of(const Error& error) {
-    if (error.code == Errc::io_error || error.code == Errc::corrupt ||
-        error.code == Errc::no_space) {
-      outbox_.report(request_, error);
-    }
-    return wire_error(error.code, request_);
-  }
-
   asio::awaitable<void> read_simple() {
     Reply reply;
     reply.body = PooledBuffer(home_.buffers, request_.range.length);
@@ -121,64 +94,29 @@ class Job {
     post_last(std::move(reply));
   }
 
+  // Holes as holes, data in chunks, one after the other as the socket takes them.
   asio::awaitable<void> read_in_chunks() {
     Range rest = request_.range;
-    if (rest.empty()) {
-      post_last(chunk(Chunk::none, 0, chunk_flag_done));
-      co_return;
-    }
-    const bool whole = request_.has(command_flag::df);
-    const bool ask = !whole && rest.length >= status_worth;
     while (!rest.empty()) {
       if (rest.offset != request_.range.offset) co_await outbox_.room();
       if (outbox_.gone()) co_return;
-      Range data = rest;
-      if (ask) {
-        const std::uint64_t hole = co_await hole_at(rest);
-        if (hole > 0) {
-          rest = {rest.offset + hole, rest.length - hole};
-          post_hole({rest.offset - hole, hole}, rest.empty());
-          continue;
-        }
-        data.length = data_length_;
+      const std::uint64_t hole = co_await hole_at(rest);
+      if (hole > 0) {
+        rest = {rest.offset + hole, rest.length - hole};
+        post_hole({rest.offset - hole, hole}, rest.empty() ? Last::yes : Last::no);
+        continue;
       }
-      if (!whole && data.length > piece_max) {
+      Range data{rest.offset, data_length_};
+      if (data.length > piece_max) {
         data.length = align_down(data.offset + piece_max, sector) - data.offset;
       }
       rest = {data.end(), rest.length - data.length};
-      if (!co_await read_chunk(data, rest.empty())) co_return;
+      if (!co_await read_chunk(data, rest.empty() ? Last::yes : Last::no)) co_return;
     }
-  }
-
-  // The length of the hole at the start of `range`, if it is one worth sending; else 0, and data_length_ says how
-  // far the data goes.
-  asio::awaitable<std::uint64_t> hole_at(Range range) {
-    constexpr std::size_t extents_max = 32;
-    data_length_ = range.length;
-    const auto status =
-        co_await view_.block_status(range, graph::MapDepth::zeroes, extents_max);
-    if (!status) co_return 0;  // reading tells what is wrong
-    std::uint64_t at = range.offset;
-    for (const graph::StatusExtent& extent : *status) {
-      const std::uint64_t end = at + extent.length;
-      if (extent.zero && extent.length >= hole_min) {
-        // Boundaries lie between sectors (statement 129).
-        if (at == range.offset) {
-          co_return (end == range.end() ? end : align_down(end, sector)) - range.offset;
-        }
-        data_length_ = std::min(align_up(at, sector), range.end()) - range.offset;
-        co_return 0;
-      }
-      at = end;
-    }
-    if (at < range.end() && at - range.offset >= hole_min) {
-      data_length_ = align_down(at, sector) - range.offset;
-    }
-    co_return 0;
   }
 
   // False when the request has been answered with an error.
-  asio::awaitable<bool> read_chunk(Range range, bool last) {
+  asio::awaitable<bool> read_chunk(Range range, Last last) {
     Reply reply;
     reply.body = PooledBuffer(home_.buffers, range.length);
     const Buffers out(reply.body.bytes());
@@ -193,9 +131,9 @@ class Job {
     reply.body_size = bad - range.offset;
     if (reply.body_size > 0) {
       put_chunk(reply, Chunk::offset_data, sizeof(std::uint64_t) + reply.body_size,
-                done && last ? chunk_flag_done : 0);
+                done && last == Last::yes ? chunk_flag_done : 0);
       reply.put(Be<std::uint64_t>(range.offset));
-      if (done && last) {
+      if (done && last == Last::yes) {
         post_last(std::move(reply));
       } else {
         outbox_.post(std::move(reply));
@@ -204,14 +142,6 @@ class Job {
     if (done) co_return true;
     refuse_at(code_of(done.error()), to_string(done.error().code), bad);
     co_return false;
-  }
-
-  void refuse_at(WireError error, std::string_view text, std::uint64_t offset) {
-    const Be<std::uint64_t> where = offset;
-    Reply reply = chunk(Chunk::error_offset, sizeof(ErrorChunk) + text.size() + sizeof where,
-                        chunk_flag_done);
-    put_error(reply, error, text, bytes_of(where));
-    post_last(std::move(reply));
   }
 
   Task<> write_zeroes() {
@@ -258,6 +188,58 @@ class Job {
       std::memcpy(at, &descriptor, sizeof descriptor);
       at += sizeof descriptor;
     }
+    post_last(std::move(reply));
+  }
+
+ private:
+  void succeed() {
+    SimpleReply head;  // also with structured replies: shorter, and allowed without payload
+    head.error = WireError::none;
+    head.cookie = request_.cookie;
+    Reply reply;
+    reply.put(head);
+    post_last(std::move(reply));
+  }
+  WireError code_of(const Error& error) {
+    if (error.code == Errc::io_error || error.code == Errc::corrupt ||
+        error.code == Errc::no_space) {
+      outbox_.report(request_, error);
+    }
+    return wire_error(error.code, request_);
+  }
+
+  // The length of the hole at the start of `range`, if it is one worth sending; else 0, and data_length_ says how
+  // far the data goes.
+  asio::awaitable<std::uint64_t> hole_at(Range range) {
+    constexpr std::size_t extents_max = 32;
+    data_length_ = range.length;
+    const auto status =
+        co_await view_.block_status(range, graph::MapDepth::zeroes, extents_max);
+    if (!status) co_return 0;  // reading tells what is wrong
+    std::uint64_t at = range.offset;
+    for (const graph::StatusExtent& extent : *status) {
+      const std::uint64_t end = at + extent.length;
+      if (extent.zero && extent.length >= hole_min) {
+        // Boundaries lie between sectors (statement 129).
+        if (at == range.offset) {
+          co_return (end == range.end() ? end : align_down(end, sector)) - range.offset;
+        }
+        data_length_ = std::min(align_up(at, sector), range.end()) - range.offset;
+        co_return 0;
+      }
+      at = end;
+    }
+    if (at < range.end() && at - range.offset >= hole_min) {
+      data_length_ = align_down(at, sector) - range.offset;
+    }
+    co_return 0;
+  }
+
+  void refuse_at(WireError error, std::string_view text, std::uint64_t offset) {
+    const Be<std::uint64_t> where = offset;
+    Reply reply = chunk(Chunk::error_offset, sizeof(ErrorChunk) + text.size() + sizeof where,
+                        chunk_flag_done);
+    put_error(reply, error, text, bytes_of(where));
     post_last(std::move(reply));
   }
 
@@ -323,13 +305,13 @@ class Job {
     content.add(behind);
     copy_bytes(body, content);
   }
-  void post_hole(Range range, bool last) {
-    Reply reply = chunk(Chunk::offset_hole, sizeof(HoleChunk), last ? chunk_flag_done : 0);
+  void post_hole(Range range, Last last) {
+    Reply reply = chunk(Chunk::offset_hole, sizeof(HoleChunk), last == Last::yes ? chunk_flag_done : 0);
     HoleChunk hole;
     hole.offset = range.offset;
     hole.length = static_cast<std::uint32_t>(range.length);
     reply.put(hole);
-    if (last) {
+    if (last == Last::yes) {
       post_last(std::move(reply));
     } else {
       outbox_.post(std::move(reply));
@@ -379,8 +361,34 @@ std::size_t memory_of(const Request& request, const Session& session) {
 
 asio::awaitable<void> carry_out(Request request, Budget::Share share, const Session& session,
                                 Home& home, Outbox& outbox) {
+  const Command command = request.command;
   Job job(std::move(request), std::move(share), session, home, outbox);
-  co_await job.run();
+  switch (command) {
+    case Command::read:
+      if (!session.structured_replies) {
+        co_await job.read_simple();
+      } else if (job.range().empty()) {
+        job.post_nothing();
+      } else if (job.is_one_chunk()) {
+        (void)co_await job.read_chunk(job.range(), Last::yes);
+      } else {
+        co_await job.read_in_chunks();
+      }
+      break;
+    case Command::write: {
+      const ConstBuffers data = job.payload();
+      job.finish(co_await job.view().write(job.range().offset, data, job.write_flags()));
+      break;
+    }
+    case Command::flush: job.finish(co_await job.view().flush()); break;
+    case Command::trim:
+      job.finish(co_await job.view().discard(job.range(), job.write_flags()));
+      break;
+    case Command::cache: job.finish(co_await job.view().prefetch(job.range())); break;
+    case Command::write_zeroes: job.finish(co_await job.write_zeroes()); break;
+    case Command::block_status: co_await job.block_status(); break;
+    case Command::disconnect: break;
+  }
 }
 
 void refuse(const Request& request, Budget::Share share, const Verdict& verdict,

@@ -1,5 +1,7 @@
 // asio.h - precompiled: Asio costs seconds in every file that includes it otherwise.
-#pragma once
+// A guard, not #pragma once: GCC warns of that in a file which it precompiles.
+#ifndef GANTRY_PCH_ASIO_H
+#define GANTRY_PCH_ASIO_H
 
 #include <algorithm>
 #include <array>
@@ -24,3 +26,5 @@
 #include <utility>
 #include <variant>
 #include <vector>
+
+#endif

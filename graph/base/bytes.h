@@ -45,7 +45,7 @@ struct Range {
     return offset <= size && length <= size - offset;
   }
   constexpr bool overlaps(Range other) const {
-    return offset < other.end() && other.offset < end();
+    return !empty() && !other.empty() && offset < other.end() && other.offset < end();
   }
   constexpr Range shifted(std::uint64_t by) const { return {offset + by, length}; }
   // The smallest range of whole units around this one.

@@ -317,8 +317,6 @@ class UringFile final : public EngineFile {
     int bits = 0;
     if (mode == FallocateMode::punch_hole) bits = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     if (mode == FallocateMode::zero_range) bits = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
-    // no io_uring_prep_fallocate: that of liburing 2.3 takes the length as off_t, which is the
-    // same; named here
     auto prepare = [&](io_uring_sqe* entry) {
       io_uring_prep_fallocate(entry, file_.number(), bits, static_cast<off_t>(range.offset),
                               static_cast<off_t>(range.length));

@@ -57,6 +57,11 @@ bool is_unsupported(Errno error) {
          error.number == ENOTTY;
 }
 
+template <class T>
+bool was_interrupted(const SysResult<T>& result) {
+  return !result && result.error().number == EINTR;
+}
+
 std::string in_words(Range range) {
   return std::to_string(range.length) + " bytes at " + std::to_string(range.offset);
 }
@@ -158,7 +163,7 @@ class File final : public Protocol {
                     std::size_t done);
   Task<> write_tail(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags);
   Task<> write_all(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags,
-                   std::size_t done);
+                   std::size_t done, std::uint64_t end);
   Task<> truncate(std::uint64_t size);
   Task<> sync();
   SysTask<> fallocate(FallocateMode mode, Range range);
@@ -173,7 +178,7 @@ class File final : public Protocol {
         code == Errc::not_supported ? Errc::io_error : code, offset,
         "file: " + std::string(what) + ": " + std::generic_category().message(error.number));
   }
-  Error cut_short(std::uint64_t offset);
+  Error cut_short(std::uint64_t offset) const;
   Error lost_writes() const {
     return fault(Errc::io_error, 0,
                  "file: an earlier write to the medium failed, data is lost: reopen the file");
@@ -191,7 +196,6 @@ class File final : public Protocol {
   bool lacks_punch_ = false;
   bool lacks_zero_range_ = false;
   bool failed_ = false;
-  bool said_cut_short_ = false;
   FileAccess access_ = settings_.access;
   FileAccess next_access_ = settings_.access;
   bool locks_work_ = true;
@@ -215,12 +219,10 @@ Limits File::own_limits() const {
   return limits;
 }
 
-Error File::cut_short(std::uint64_t offset) {
+Error File::cut_short(std::uint64_t offset) const {
   const std::string what = "file: somebody cut it: nothing at " + std::to_string(offset) + " of " +
                            std::to_string(size_) + " bytes";
-  Error error = fault(Errc::io_error, offset, what);
-  if (!std::exchange(said_cut_short_, true)) home().log.error(error.message);
-  return error;
+  return fault(Errc::io_error, offset, what);
 }
 
 Task<> File::read_rest(std::uint64_t offset, const Buffers& out, std::size_t done) {
@@ -274,17 +276,19 @@ Task<> File::write_rest(std::uint64_t offset, const ConstBuffers& data, WriteFla
   if (!is_aligned(data.size(), unit_)) co_return co_await write_tail(offset, data, flags);
   Gate::Pass pass = writes_.try_enter();
   if (!pass) pass = co_await writes_.enter();
-  co_return co_await write_all(offset, data, flags, done);
+  co_return co_await write_all(offset, data, flags, done, offset + data.size());
 }
 
+// What is written past `end` is padding, and no part of the content.
 Task<> File::write_all(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags,
-                       std::size_t done) {
+                       std::size_t done, std::uint64_t end) {
   while (done < data.size()) {
     const ConstBuffers rest = data.slice(done, data.size() - done);
     const SysResult<std::size_t> put = co_await file_->write(
         offset + done, rest, flags.fua ? Durability::synced : Durability::cached);
     if (!put && put.error().number == EINTR) continue;
-    if (!put || *put == 0) {
+    const std::size_t next = put ? align_down(done + *put, unit_) : done;
+    if (next == done) {
       const Errno error = put ? Errno{EIO} : put.error();
       // a write may fail for want of space before anything is lost; elsewhere nobody can tell
       if (flags.fua && (error.number == EIO || !status_.is_quick)) {
@@ -293,8 +297,8 @@ Task<> File::write_all(std::uint64_t offset, const ConstBuffers& data, WriteFlag
       co_return std::unexpected(
           system_fault(error, offset + done, "write of " + in_words({offset + done, rest.size()})));
     }
-    done = align_down(done + *put, unit_);
-    believe(offset + done);
+    done = next;
+    believe(std::min(offset + done, end));
   }
   co_return ok;
 }
@@ -302,15 +306,18 @@ Task<> File::write_all(std::uint64_t offset, const ConstBuffers& data, WriteFlag
 // O_DIRECT writes whole units only: the last one is filled up, and the file cut to its size again.
 Task<> File::write_tail(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
   const Alone turn = co_await alone();
-  const std::uint64_t end = std::max(size_, offset + data.size());
+  const std::uint64_t end = offset + data.size();
+  assert(end >= size_);  // only there may a request stop
   PooledBuffer bounce(home().buffers, align_up(data.size(), unit_));
   const Buffers padded(bounce.bytes());
   const Buffers padding(bounce.bytes().subspan(data.size()));
   copy_bytes(padded, data);
   fill_zero(padding);
   const ConstBuffers filled(padded);
-  Result<> done = co_await write_all(offset, filled, flags, 0);
-  if (size_ > end) CO_CHECK(co_await truncate(end));
+  Result<> done = co_await write_all(offset, filled, flags, 0, end);
+  // nobody has seen the padding, and nobody will: what may be left of it when this fails is zeroes
+  Result<> cut = co_await truncate(size_);
+  if (done && !cut) done = std::unexpected(std::move(cut).error().at(offset));
   if (done && flags.fua) done = co_await sync();
   co_return done;
 }
@@ -344,7 +351,13 @@ Task<> File::write_zeroes(Range range, ZeroFlags flags) {
   extents_.forget();
   if (range.end() > size_) {
     const Alone turn = co_await alone();
-    if (range.end() > size_) CO_CHECK(co_await truncate(range.end()));
+    const std::uint64_t old = size_;
+    if (range.end() > old) {
+      Result<> grown = co_await truncate(range.end());
+      if (!grown) {
+        co_return std::unexpected(std::move(grown).error().at(std::max(old, range.offset)));
+      }
+    }
   }
   if (flags.fua) co_return co_await sync();
   co_return ok;
@@ -424,7 +437,8 @@ Task<Extents> File::map(Range range, MapDepth depth) {
 // P-8
 Task<> File::before_gain(Permissions gained) {
   if (!gained.has_any(writing) || access_ == FileAccess::read_write) co_return ok;
-  const SysResult<> done = co_await file_->prepare_reopen(FileAccess::read_write);
+  SysResult<> done = co_await file_->prepare_reopen(FileAccess::read_write);
+  while (was_interrupted(done)) done = co_await file_->prepare_reopen(FileAccess::read_write);
   if (!done) {
     co_return std::unexpected(
         system_fault(done.error(), 0, "can't open '" + settings_.filename + "' for writing"));
@@ -497,6 +511,13 @@ Error open_fault(const OpenContext& context, Errno error, const std::string& wha
               std::generic_category().message(error.number)};
 }
 
+SysTask<std::unique_ptr<EngineFile>> open_uninterrupted(Engine& engine, const std::string& name,
+                                                        OpenFlags flags) {
+  auto opened = co_await engine.open(name, flags);
+  while (was_interrupted(opened)) opened = co_await engine.open(name, flags);
+  co_return std::move(opened);
+}
+
 // Makes the file, and leaves nothing behind when that fails.
 Task<> create_file(OpenContext& context, const std::string& filename) {
   OpenFlags flags;
@@ -504,13 +525,14 @@ Task<> create_file(OpenContext& context, const std::string& filename) {
   flags.creation = Creation::exclusive;
   Engine& engine = context.home().engine;
   const std::uint64_t size = context.options().bytes("create.size");
-  auto made = co_await engine.open(filename, flags);
+  auto made = co_await open_uninterrupted(engine, filename, flags);
   if (!made) {
     if (made.error().number == EEXIST) co_return ok;  // somebody else was quicker
     co_return context.blame("create",
                             open_fault(context, made.error(), "can't create '" + filename + "'"));
   }
   SysResult<> sized = co_await (*made)->truncate(size);
+  while (was_interrupted(sized)) sized = co_await (*made)->truncate(size);
   const SysResult<> closed = co_await (*made)->close();
   if (sized) sized = closed;
   if (sized) co_return ok;
@@ -541,10 +563,10 @@ Task<std::unique_ptr<Node>> open_file(OpenContext& context) {
   OpenFlags flags;
   flags.access = settings.access;
   flags.caching = settings.caching;
-  auto opened = co_await engine.open(settings.filename, flags);
+  auto opened = co_await open_uninterrupted(engine, settings.filename, flags);
   if (!opened && opened.error().number == ENOENT && options.has("create.size")) {
     CO_CHECK(co_await create_file(context, settings.filename));
-    opened = co_await engine.open(settings.filename, flags);
+    opened = co_await open_uninterrupted(engine, settings.filename, flags);
   }
   if (!opened) {
     std::string what = "can't open '" + settings.filename + "'";
@@ -553,7 +575,8 @@ Task<std::unique_ptr<Node>> open_file(OpenContext& context) {
     }
     co_return context.blame("filename", open_fault(context, opened.error(), what));
   }
-  const SysResult<FileStatus> status = co_await (*opened)->status();
+  SysResult<FileStatus> status = co_await (*opened)->status();
+  while (was_interrupted(status)) status = co_await (*opened)->status();
   if (!status || !status->is_regular) {
     (void)co_await (*opened)->close();
     if (!status) {

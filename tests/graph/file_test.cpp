@@ -772,6 +772,41 @@ TEST_F(FileOnASimulatedDisk, RefusesAWriterWhereTheFileCanOnlyBeRead) {
   EXPECT_FALSE(disk.is_locked("a", 101));
 }
 
+// Growing by zeroes sets the size, which must not cut off what a write beside it has added.
+TEST(FileUnderEverySchedule, GrowsToTheFarthestOfThoseThatGrowIt) {
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    SimPlace place(seed);
+    place.disk.chaos.delays = 1;
+    place.disk.make("a", 4096);
+    FileGraph file(place);
+    ASSERT_DONE(file.open("a"));
+    ASSERT_DONE(file.attach());
+    const std::string data(5000, 'a');
+    const ConstBuffers list(bytes_of(data));
+    Gate gate;
+    std::vector<Result<>> all(3);
+    const auto note = [](Task<> task, Result<>& out) -> asio::awaitable<void> {
+      out = co_await std::move(task);
+    };
+
+    const auto start = [&](Task<> task, Result<>& out) {
+      spawn(place.world.home.executor, gate.enter_anyway(), note(std::move(task), out));
+    };
+    graph::ZeroFlags flags;
+    const bool writes = seed % 2 == 0;
+    if (writes) start(file.view->write(30'000, list), all[0]);
+    start(file.view->write_zeroes({10'000, 5000}, flags), all[1]);
+    start(file.view->write_zeroes({20'000, 5000}, flags), all[2]);
+    place.world.scheduler.run();
+
+    for (const auto& each : all) ASSERT_DONE(each);
+    const std::uint64_t size = writes ? 35'000 : 25'000;
+    ASSERT_EQ(place.disk.size("a"), size) << "seed " << seed;
+    ASSERT_EQ(file.view->size(), size) << "seed " << seed;
+    if (writes) ASSERT_EQ(place.content("a").substr(30'000), data) << "seed " << seed;
+  }
+}
+
 TEST_F(FileOnASimulatedDisk, LeavesNothingBehindWhenItCanNotBeMadeThatLong) {
   disk.fail(sim::Call::truncate, 1, EFBIG);
 

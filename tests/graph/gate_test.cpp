@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "tests/support/world.h"
 
 namespace {
@@ -25,6 +27,28 @@ TEST(Gate, LetsWorkInAgainOnlyWhenEveryCloserHasOpenedIt) {
   world.scheduler.run();
   EXPECT_TRUE(inside);
   EXPECT_EQ(gate.inside(), 0U);
+}
+
+TEST(Gate, ShutSendsAwayWhoWaitsAndWhoComes) {
+  sim::World world(1);
+  Gate gate;
+  gate.close();
+  std::vector<bool> entered;
+  const auto visit = [](Gate& door, std::vector<bool>& log) -> asio::awaitable<void> {
+    const Gate::Pass pass = co_await door.enter();
+    log.push_back(static_cast<bool>(pass));
+  };
+  spawn(world.home.executor, Gate::Pass(), visit(gate, entered));
+  world.scheduler.run();
+
+  gate.shut();
+  spawn(world.home.executor, Gate::Pass(), visit(gate, entered));
+  world.scheduler.run();
+
+  EXPECT_EQ(entered, (std::vector<bool>{false, false}));
+  EXPECT_FALSE(gate.try_enter());
+  gate.open();
+  EXPECT_TRUE(gate.closed());
 }
 
 }  // namespace

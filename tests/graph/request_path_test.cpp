@@ -99,6 +99,25 @@ TEST_F(RequestPath, A2_TwoNeighboursInOneUnitBothSurvive) {
   EXPECT_EQ(disk.content.substr(0, 1024), std::string(512, 'a') + std::string(512, 'b'));
 }
 
+TEST_F(RequestPath, A2_NeighboursThatComeThroughDifferentNodesBothSurvive) {
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    test::Bench bench(seed);
+    test::Disk& disk = bench.disk("disk", 4096);
+    disk.wants.request_alignment = 4096;
+    test::View& left = bench.writer(bench.filter("left", disk));
+    test::View& right = bench.writer(bench.filter("right", disk));
+    disk.script.dawdle(bench.world.scheduler, 2);
+
+    const auto first = bench.start_write(left, 0, std::string(512, 'a'));
+    const auto second = bench.start_write(right, 512, std::string(512, 'b'));
+    bench.settle();
+
+    ASSERT_TRUE(first->succeeded() && second->succeeded()) << "seed " << seed;
+    ASSERT_EQ(disk.content.substr(0, 1024), std::string(512, 'a') + std::string(512, 'b'))
+        << "seed " << seed;
+  }
+}
+
 TEST_F(RequestPath, A2_AWholeUnitIsNotWrittenBetweenTheReadAndTheWriteOfAnother) {
   test::Disk& disk = aligned_disk(4096);
   test::View& view = writer(disk);
@@ -248,17 +267,6 @@ TEST_F(RequestPath, A5_AGrowingWriteEndsWhereItEnds) {
   EXPECT_EQ(disk.content.substr(999), "." + std::string(100, '\0') + "xy");
 }
 
-TEST_F(RequestPath, A5_AMediumThatCantStopAtARaggedEndIsRoundedUpForWhoMayGrowIt) {
-  test::Disk& disk = aligned_disk(1000);
-  disk.wants.unaligned_tail_writes = false;
-  refresh();
-  test::View& owner = grower(disk);
-
-  EXPECT_OK(write(owner, 999, "x"));
-
-  EXPECT_EQ(disk.content, std::string(999, '.') + "x" + std::string(24, '\0'));
-}
-
 TEST_F(RequestPath, A5_ARequestThatStopsAtTheEndIsPaddedWhenTheEndMovesWhileItWaits) {
   test::Disk& disk = aligned_disk(1000);
   test::View& guest = writer(disk);
@@ -367,6 +375,10 @@ TEST_F(RequestPath, NothingAtAllReachesTheNodeOfARequestForNoBytes) {
   test::Pass& pass = filter("pass", disk);
   writer(pass);
 
+  test::Pass& plain = filter("plain", this->disk("plain-disk", 4096));
+  reader(plain);
+  EXPECT_OK(run(plain.file().read(0, Buffers())));
+  EXPECT_OK(run(plain.file().read(100, Buffers())));
   EXPECT_OK(run(pass.file().read(100, Buffers())));
   EXPECT_OK(run(pass.file().write(100, ConstBuffers())));
   EXPECT_OK(run(pass.file().write_zeroes({100, 0})));

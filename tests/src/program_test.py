@@ -313,16 +313,22 @@ def serving(tap):
         expect_failure(folder.run("serve", folder.config(disk("'unix:s'"))),
                        "a.toml:2:1: cannot listen on unix:s: Address already in use")
         expect("content", (folder.path / "s").read_text(), "precious")
-    with tap.fact("a server that is out of descriptors goes on when there are some again"), Folder() as folder:
-        name = folder.config(disk("'tcp:127.0.0.1:0'"))
-        with Running(folder, "serve", name) as server:
-            limit_descriptors(server._process.pid, spare=0)
-            waiting = socket.create_connection(("127.0.0.1", server.port), LIMIT)
-            server.wait_for("no new connections for a while: Too many open files")
-            limit_descriptors(server._process.pid, spare=8)
-            expect("greeting", waiting.recv(8), b"NBDMAGIC")
-            server.send()
-            expect("exit status", server.end()[0], 0)
+    if not is_sanitized():
+        with tap.fact("a server that is out of descriptors goes on when there are some again"), Folder() as folder:
+            name = folder.config(disk("'tcp:127.0.0.1:0'"))
+            with Running(folder, "serve", name) as server:
+                limit_descriptors(server._process.pid, spare=0)
+                waiting = socket.create_connection(("127.0.0.1", server.port), LIMIT)
+                server.wait_for("no new connections for a while: Too many open files")
+                limit_descriptors(server._process.pid, spare=8)
+                expect("greeting", waiting.recv(8), b"NBDMAGIC")
+                server.send()
+                expect("exit status", server.end()[0], 0)
+
+
+def is_sanitized():
+    """UBSan opens a pipe to look at an object's type, and takes it for corrupt without descriptors."""
+    return b"__ubsan_handle" in pathlib.Path(GANTRY).read_bytes()
 
 
 def limit_descriptors(pid, spare):

@@ -192,6 +192,7 @@ void Disk::fail_some(Call call, unsigned one_in, int error) {
 
 int Disk::count(Call call) {
   const unsigned number = ++count_[static_cast<std::size_t>(call)];
+  if (calls_left_ > 0 && --calls_left_ == 0) on_ = false;
   if (!on_) return EIO;
   for (const Failure& failure : failures_[static_cast<std::size_t>(call)]) {
     if (failure.at == number) return failure.error;
@@ -232,6 +233,7 @@ void Disk::crash() {
     }
   }
   ++epoch_;
+  calls_left_ = 0;
   on_ = true;
 }
 

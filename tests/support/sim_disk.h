@@ -84,6 +84,8 @@ class Disk {
 
   // From now on every call fails with EIO and changes nothing.
   void power_off() { on_ = false; }
+  // The same, `calls` calls from now.
+  void power_off_after(unsigned calls) { calls_left_ = calls; }
   // The power fails and comes back: what was not synced is lost, kept, or there in an older
   // version, sector by sector; so is the size. Files that are open are good for nothing.
   void crash();
@@ -109,6 +111,7 @@ class Disk {
   std::array<unsigned, call_count> count_{};
   std::array<std::vector<Failure>, call_count> failures_;
   std::uint64_t used_blocks_ = 0;
+  unsigned calls_left_ = 0;  // until the power goes; 0: it stays
   unsigned epoch_ = 0;  // counts crashes
   bool on_ = true;
 };

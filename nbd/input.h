@@ -1,0 +1,45 @@
+// input.h - what a connection has read from its socket and not parsed yet. Without anything in it, it needs no memory.
+#pragma once
+
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "graph/base/buffer.h"
+
+namespace nbd {
+
+class Input {
+ public:
+  static constexpr std::size_t capacity = 256 * KiB;
+
+  explicit Input(BufferPool& pool) : pool_(pool) {}
+  std::span<const std::byte> bytes() const { return buffer_.bytes().subspan(start_, size()); }
+  std::size_t size() const { return end_ - start_; }
+  void consume(std::size_t n) {
+    start_ += n;
+    if (start_ == end_) start_ = end_ = 0;
+  }
+  // Room for more behind what is there.
+  std::span<std::byte> space() {
+    if (!buffer_) buffer_ = PooledBuffer(pool_, capacity);
+    if (start_ > 0) {
+      std::memmove(buffer_.bytes().data(), buffer_.bytes().data() + start_, size());
+      end_ -= std::exchange(start_, 0);
+    }
+    return buffer_.bytes().subspan(end_);
+  }
+  void filled(std::size_t n) { end_ += n; }
+  // Gives the memory back if there is nothing in it.
+  void rest() {
+    if (size() == 0) buffer_ = PooledBuffer();
+  }
+
+ private:
+  BufferPool& pool_;
+  PooledBuffer buffer_;
+  std::size_t start_ = 0;
+  std::size_t end_ = 0;
+};
+
+}  // namespace nbd
