@@ -135,12 +135,14 @@ NbdHost::NbdHost(HostOptions options)
       graph(world.home, drivers),
       server(world.home, options.server),
       options_(options) {
-  serve("disk", disk_size, true, "a large disk");
-  serve("ro", small_size, false, "nobody writes here");
-  serve("", small_size);
-  serve("block512", small_size).alignment = 512;
-  serve("block4096", small_size).alignment = 4096;
-  serve("broken", small_size).bad = Range{512 * KiB, 64 * KiB};
+  for (const std::string& name : options_.exports) {
+    const bool large = name == "disk";
+    Probe& probe =
+        serve(name, large ? disk_size : small_size, name != "ro", large ? "a large disk" : "");
+    if (name == "block512") probe.alignment = 512;
+    if (name == "block4096") probe.alignment = 4096;
+    if (name == "broken") probe.bad = Range{512 * KiB, 64 * KiB};
+  }
   take_effect();
 }
 

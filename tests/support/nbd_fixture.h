@@ -60,6 +60,7 @@ struct HostOptions {
   std::uint64_t seed = 1;
   Segments segments = Segments::whole;
   nbd::ServerOptions server;
+  std::vector<std::string> exports = {"disk", "ro", "", "block512", "block4096", "broken"};
   HostOptions() = default;
   HostOptions(Segments pieces) : segments(pieces) {}
 };

@@ -17,6 +17,7 @@ unsigned byte_at(std::string_view bytes, std::size_t at) {
 HostOptions options_of(unsigned choice) {
   HostOptions options(sim::all_segments[choice % std::size(sim::all_segments)]);
   options.seed = choice;
+  options.exports = {"", "disk"};
   return options;
 }
 
@@ -61,7 +62,7 @@ void spoil(std::string& message, sim::Scheduler& dice) {
 }
 
 std::string draw_name(sim::Scheduler& dice) {
-  const std::string_view names[] = {"", "disk", "ro", "broken", "block4096", "nobody", "\xff", "disk\0"};
+  const std::string_view names[] = {"", "disk", "nobody", "\xff", "disk\0"};
   return std::string(names[dice.choose(std::size(names))]);
 }
 
@@ -87,9 +88,13 @@ void feed_requests(std::string_view bytes) {
   attach.structured = (how & 1) != 0;
   attach.meta = (how & 2) != 0;
   attach.sized = (how & 4) != 0;
-  NbdHost host(options_of(choice));
-  host.put("broken", 300 * KiB, pattern(400 * KiB));
-  WireClient& client = host.attached(exports[how >> 3 & 3], attach);
+  const std::string_view name = exports[how >> 3 & 3];
+  HostOptions options = options_of(choice);
+  options.exports = {""};
+  if (!name.empty()) options.exports.emplace_back(name);
+  NbdHost host(options);
+  if (name == "broken") host.put(name, 480 * KiB, pattern(50'000));
+  WireClient& client = host.attached(name, attach);
 
   client.says(bytes.substr(std::min<std::size_t>(2, bytes.size())).substr(0, input_max));
   const std::string heard = client.hears_the_rest();
@@ -129,7 +134,7 @@ std::string draw_requests(sim::Scheduler& dice) {
     request.cookie = dice.choose(5);
     request.flags = static_cast<std::uint16_t>(dice.one_in(2) ? 0 : dice.choose(64));
     request.offset = dice.choose(NbdHost::small_size + 5000);
-    request.length = dice.one_in(3) ? dice.choose(NbdHost::small_size) : dice.choose(5000);
+    request.length = dice.one_in(5) ? dice.choose(200'000) : dice.choose(5000);
     if (dice.one_in(2)) request.offset &= ~4095U, request.length &= ~4095U;
     if (request.command == cmd::write) request.payload = pattern(std::min<std::uint64_t>(request.length, 8000));
     if (request.command == cmd::write && dice.one_in(2)) request.length = request.payload.size();

@@ -25,6 +25,7 @@ class Pipe {
   }
   std::size_t take(std::span<std::byte> out) {
     const std::size_t n = std::min(out.size(), arrived());
+    if (n == 0) return 0;
     std::memcpy(out.data(), bytes_.data() + start_, n);
     start_ += n;
     arrived_ -= std::min(arrived_, n);
@@ -34,7 +35,7 @@ class Pipe {
       bytes_.erase(bytes_.begin(), bytes_.begin() + static_cast<std::ptrdiff_t>(start_));
       start_ = 0;
     }
-    if (n > 0) space.notify_all();
+    space.notify_all();
     return n;
   }
   std::size_t put(Scheduler& scheduler, const ConstBuffers& data) {
