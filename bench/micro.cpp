@@ -1,5 +1,6 @@
-// micro.cpp - what our own code costs before any disk or socket: a layer of the graph against a coroutine hop, a
-// request through a connection, a reply on its way out. Everything runs against `null-co`.
+// micro.cpp - what our own code costs before any disk or socket: a layer of the graph against a
+// coroutine hop, a request through a connection, a reply on its way out. Everything runs against
+// `null-co`.
 #include <benchmark/benchmark.h>
 
 #include <asio/co_spawn.hpp>
@@ -90,7 +91,7 @@ class Bench {
   sim::MemoryLog log_;
   Home home_{io_.get_executor(), clock_, engine_, buffers_, log_};
   static constexpr const graph::Driver* drivers_[] = {&graph::null_co_driver, &formats::raw_driver,
-                                                  &hop_driver};
+                                                      &hop_driver};
   graph::Graph graph_{home_, drivers_};
   std::unique_ptr<graph::BlockBackend> view_;
 };

@@ -1,5 +1,5 @@
-// block_status.h - what a range of a node holds, through all layers: data, zeroes, and who answers for it.
-// Rules S-1 to S-8 of docs/architecture.md.
+// block_status.h - what a range of a node holds, through all layers: data, zeroes, and who answers
+// for it. Rules S-1 to S-8 of docs/architecture.md.
 #pragma once
 
 #include <cstddef>
@@ -21,9 +21,10 @@ struct StatusExtent {
 };
 using StatusExtents = std::vector<StatusExtent>;
 
-// Consecutive extents from range.offset on, neighbours differing; at least one, at most `extents_max`, none beyond
-// the range. Where an answer is finer than the node's request alignment, the whole unit counts as data (S-1, S-2).
-// Requires: the range is not empty and inside the node; extents_max > 0.
+// Consecutive extents from range.offset on, neighbours differing; at least one, at most
+// `extents_max`, none beyond the range. Where an answer is finer than the node's request alignment,
+// the whole unit counts as data (S-1, S-2). Requires: the range is not empty and inside the node;
+// extents_max > 0.
 Task<StatusExtents> block_status(Edge& edge, Range range, MapDepth depth, std::size_t extents_max);
 
 }  // namespace graph

@@ -57,9 +57,9 @@ std::span<const OptionSpec> common_node_options();
 // G-2: 1 to 31 of A-Z a-z 0-9 - . _, a letter first.
 bool is_node_name(std::string_view name);
 
-// What can be said of a node's description before anything is opened: its name ("" for an inline one), its driver,
-// its keys, and those of inline children. Gives the driver.
-// Errors: invalid_argument with the position.
+// What can be said of a node's description before anything is opened: its name ("" for an inline
+// one), its driver, its keys, and those of inline children. Gives the driver. Errors:
+// invalid_argument with the position.
 Result<const Driver*> check_node(std::string_view name, const Options& options,
                                  std::span<const Driver* const> drivers);
 

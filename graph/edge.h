@@ -1,5 +1,6 @@
 // edge.h - a parent's typed hold on a child, and the only way to its data. The generic request path
-// (request_path.cpp) is behind it: what the caller asks in bytes reaches the node as its limits() want it.
+// (request_path.cpp) is behind it: what the caller asks in bytes reaches the node as its limits()
+// want it.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +36,10 @@ class Edge {
   const Limits& limits() const { return child_->limits(); }
 
   // Data, at any alignment and length. Nothing that the caller passes is believed:
-  // Errors: out_of_range outside the child's size (a write needs `resize` for that); permission_denied when the
-  // edge did not take what the operation needs; else the node's, offset in bytes of the child.
-  // Lifetime: buffers and lists outlive the task. A pass-through costs one call: no coroutine.
+  // Errors: out_of_range outside the child's size (a write needs `resize` for that);
+  // permission_denied when the edge did not take what the operation needs; else the node's, offset
+  // in bytes of the child. Lifetime: buffers and lists outlive the task. A pass-through costs one
+  // call: no coroutine.
   Task<> read(std::uint64_t offset, const Buffers& out) {
     const std::uint64_t plain = child_->plain_size_;
     if (offset < plain && !out.empty() &&
@@ -52,7 +54,8 @@ class Edge {
   Task<> discard(Range range);
   // Durable: all that was written before, here and below (F-1 to F-4).
   Task<> flush();
-  // Errors: busy when a fixed view would lose bytes; not_supported, no_space when the child can't grow.
+  // Errors: busy when a fixed view would lose bytes; not_supported, no_space when the child can't
+  // grow.
   Task<> resize(std::uint64_t size);
   Task<> prefetch(Range range);
   Task<Extents> map(Range range, MapDepth depth = MapDepth::zeroes);

@@ -22,12 +22,13 @@ struct Extent {
   bool allocated = false;    // the mapped layer answers for it, rather than what lies below
   bool provisioned = false;  // a zero extent whose space is reserved
   bool settled = false;      // what lies beneath `via` was asked already
-  Edge* via = nullptr;       // data, below: the child it is read through; null: the mapped node is the bottom
+  Edge* via =
+      nullptr;  // data, below: the child it is read through; null: the mapped node is the bottom
   std::uint64_t offset = 0;  // data, below: bytes of that child, or of the node itself
 };
 
-// Consecutive extents from the start of the range asked for: at least one, and nothing beyond the range. They may
-// cover less than it. Where they point to stays as it is while `pin` is held.
+// Consecutive extents from the start of the range asked for: at least one, and nothing beyond the
+// range. They may cover less than it. Where they point to stays as it is while `pin` is held.
 struct Extents {
   std::vector<Extent> list;
   std::shared_ptr<void> pin;

@@ -1,5 +1,5 @@
-// flush.h - flushes of one node, one at a time, those that wait sharing the next (F-3): N waiting flushes need at
-// most two of the device's.
+// flush.h - flushes of one node, one at a time, those that wait sharing the next (F-3): N waiting
+// flushes need at most two of the device's.
 #pragma once
 
 #include <cstdint>

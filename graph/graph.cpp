@@ -151,9 +151,9 @@ Task<std::shared_ptr<Node>> Graph::add(std::string name, const Options& options,
     name = "#block" + std::string(number.size() < 3 ? 3 - number.size() : 0, '0') + number;
   }
   if (find(name)) {
-    co_return std::unexpected(at_position(
-        options.position(),
-        Error(Errc::invalid_argument, "there is a node '" + name + "' already")));
+    co_return std::unexpected(
+        at_position(options.position(),
+                    Error(Errc::invalid_argument, "there is a node '" + name + "' already")));
   }
 
   OpenContext context(*this, name, options, *found, common);

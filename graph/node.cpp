@@ -117,7 +117,8 @@ void Node::refresh_limits() {
   limits_ = needs_ = limits;
   if (passes_bytes_on() && own_limits() == Node::own_limits()) {
     needs_ = Limits{};
-    needs_.native_fua = needs_.native_zeroes = true;  // the edge below falls back where the child can't
+    needs_.native_fua = needs_.native_zeroes =
+        true;  // the edge below falls back where the child can't
   }
 }
 

@@ -47,7 +47,8 @@ struct Limits {
   std::uint64_t max_discard = std::numeric_limits<std::uint64_t>::max();
   bool native_fua = false;     // write and write_zeroes honour `fua` themselves
   bool native_zeroes = false;  // write_zeroes does better than writing them
-  // Without it, an end that is no multiple of request_alignment is written only for who may resize (P-9).
+  // Without it, an end that is no multiple of request_alignment is written only for who may resize
+  // (P-9).
   bool unaligned_tail_writes = true;
 
   bool operator==(const Limits&) const = default;
@@ -103,30 +104,34 @@ class Node : public Parent {
   std::string describe() const override { return "node '" + name_ + "'"; }
   Node* as_node() override { return this; }
 
-  // Size of the content, in bytes; any number. A copy of own_size(), so that a long chain of nodes costs nothing.
+  // Size of the content, in bytes; any number. A copy of own_size(), so that a long chain of nodes
+  // costs nothing.
   std::uint64_t size() const { return size_; }
   // The size as the driver has it now.
   virtual std::uint64_t own_size() const = 0;
-  // To be called when own_size() has changed: this node and those that show its content say so from now on.
+  // To be called when own_size() has changed: this node and those that show its content say so from
+  // now on.
   void refresh_size();
   virtual Growth growth() const = 0;
   // growth() with as_child resolved.
   bool can_grow() const;
   virtual bool is_filter() const { return false; }
-  // Merged with the children's, for who asks what is good for requests; cached, see refresh_limits().
+  // Merged with the children's, for who asks what is good for requests; cached, see
+  // refresh_limits().
   const Limits& limits() const { return limits_; }
-  // What requests that reach this very node have to look like. Where bytes are passed on as they are, that is
-  // anything: padding is left to the edge below. So all who write to one medium are kept apart in one place,
-  // whatever nodes they come through.
+  // What requests that reach this very node have to look like. Where bytes are passed on as they
+  // are, that is anything: padding is left to the edge below. So all who write to one medium are
+  // kept apart in one place, whatever nodes they come through.
   const Limits& needs() const { return needs_; }
   // Each request becomes the same request to the one child, at another offset at most.
   virtual bool passes_bytes_on() const { return false; }
   // What a front-end may say of the node beside its driver, for `gantry graph`.
   virtual std::string detail() const { return ""; }
 
-  // Data operations. Requires (map and prefetch take any range): aligned as limits() says, no longer than max_transfer,
-  // buffers.size() bytes, and inside size() but for a write through an edge that may resize. An
-  // error carries the offset of the first byte that failed, in bytes of this node.
+  // Data operations. Requires (map and prefetch take any range): aligned as limits() says, no
+  // longer than max_transfer, buffers.size() bytes, and inside size() but for a write through an
+  // edge that may resize. An error carries the offset of the first byte that failed, in bytes of
+  // this node.
   virtual Task<> read(std::uint64_t offset, const Buffers& out) = 0;
   virtual Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags);
   // Errors: not_supported, having changed nothing: then zeroes are written instead, unless
@@ -157,8 +162,8 @@ class Node : public Parent {
   virtual void commit_access() {}
   // The change does not happen. Also called when only before_gain or before_lose had run.
   virtual void abort_access() {}
-  // What takes time before a change in which the node gains or loses rights; views above are drained, and the
-  // change may still be given up (P-13).
+  // What takes time before a change in which the node gains or loses rights; views above are
+  // drained, and the change may still be given up (P-13).
   virtual Task<> before_gain(Permissions gained);
   virtual Task<> before_lose(Permissions lost);
   // May the child become `size` bytes long? The refusal names the view that would lose bytes.
@@ -197,7 +202,8 @@ class Node : public Parent {
       children_;  // members of the driver, which it may move: an Edge keeps this list right
   std::vector<Edge*> parents_;
   std::uint64_t size_ = 0;
-  std::uint64_t plain_size_ = 0;  // size_ where any request up to plain_length_max goes as it is, else 0
+  std::uint64_t plain_size_ =
+      0;  // size_ where any request up to plain_length_max goes as it is, else 0
   Limits limits_;
   Limits needs_;
   RequestTracker tracker_;

@@ -30,8 +30,12 @@ class Permissions {
   constexpr bool has(Permission one) const { return (bits_ & static_cast<unsigned>(one)) != 0; }
   constexpr bool has_any(Permissions some) const { return (bits_ & some.bits_) != 0; }
   constexpr bool empty() const { return bits_ == 0; }
-  constexpr Permissions operator|(Permissions other) const { return from_bits(bits_ | other.bits_); }
-  constexpr Permissions operator&(Permissions other) const { return from_bits(bits_ & other.bits_); }
+  constexpr Permissions operator|(Permissions other) const {
+    return from_bits(bits_ | other.bits_);
+  }
+  constexpr Permissions operator&(Permissions other) const {
+    return from_bits(bits_ & other.bits_);
+  }
   constexpr Permissions without(Permissions other) const { return from_bits(bits_ & ~other.bits_); }
   constexpr bool operator==(const Permissions&) const = default;
   // "write, resize"

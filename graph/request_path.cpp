@@ -18,9 +18,7 @@ Range padded(const Node& node, Range range) {
   return wide;
 }
 
-bool needs_padding(const Node& node, Range range) {
-  return padded(node, range) != range;
-}
+bool needs_padding(const Node& node, Range range) { return padded(node, range) != range; }
 
 // An error as the caller sees it, who asked for `wanted`: a bad byte in the padding is a bad unit,
 // and the first of the caller's bytes in that unit is the one that failed.

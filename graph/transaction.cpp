@@ -215,7 +215,8 @@ Task<> Transaction::commit(const Turn&) {
   co_return done;
 }
 
-// Makes the change and takes it back, to learn whether it is possible, and who gains and loses what by it.
+// Makes the change and takes it back, to learn whether it is possible, and who gains and loses what
+// by it.
 std::vector<Transaction::Difference> Transaction::try_out(Result<>& done) {
   std::vector<std::pair<Node*, Permissions>> before;
   for (Node* node : parents_first(affected())) {

@@ -1,5 +1,6 @@
-// budget.h - what one connection may have in flight: requests and bytes, from admission until the last byte of the
-// reply is sent. When it is used up the connection stops reading its socket (statement 120).
+// budget.h - what one connection may have in flight: requests and bytes, from admission until the
+// last byte of the reply is sent. When it is used up the connection stops reading its socket
+// (statement 120).
 #pragma once
 
 #include <cstddef>
@@ -38,7 +39,8 @@ class Budget {
 
   // One request of any size fits when nothing else is in flight.
   bool has_room_for(std::size_t bytes) const {
-    return requests_ == 0 || (requests_ < requests_max && bytes <= bytes_max - std::min(bytes_max, bytes_));
+    return requests_ == 0 ||
+           (requests_ < requests_max && bytes <= bytes_max - std::min(bytes_max, bytes_));
   }
   Share take(std::size_t bytes) {
     ++requests_;

@@ -7,14 +7,17 @@
 namespace nbd {
 namespace {
 
-constexpr std::size_t idle_max = 8;  // readers kept for later
+constexpr std::size_t idle_max = 8;           // readers kept for later
 constexpr std::size_t unsent_max = 16 * MiB;  // of a long answer, before the next chunk is read
 constexpr Clock::Duration report_interval = std::chrono::seconds(1);
 
 }  // namespace
 
 Connection::Connection(std::unique_ptr<Stream> stream, Server& server)
-    : stream_(std::move(stream)), server_(server), replies_(*stream_), input_(server.home().buffers) {}
+    : stream_(std::move(stream)),
+      server_(server),
+      replies_(*stream_),
+      input_(server.home().buffers) {}
 
 Connection::~Connection() { assert(readers_.inside() == 0 && helpers_.inside() == 0); }
 
@@ -56,7 +59,8 @@ asio::awaitable<void> Connection::run() {
       home.log.warning(who() + ": " + ended_->error().message);
       close();
     }
-    // Who leaves gets the answers to what was asked before (statement 118), but can't make us wait for ever.
+    // Who leaves gets the answers to what was asked before (statement 118), but can't make us wait
+    // for ever.
     patience = home.clock.timer(server_.options().drain_timeout);
     spawn(home.executor, helpers_.enter_anyway(), watch(*patience, "does not read its replies"));
     co_await readers_.drained();
@@ -97,8 +101,8 @@ asio::awaitable<void> Connection::take_turns(Start start) {
   }
 }
 
-// Whoever carries out a request may have to wait, and then somebody else must read. That is found out by being run:
-// until we wait, nobody else is.
+// Whoever carries out a request may have to wait, and then somebody else must read. That is found
+// out by being run: until we wait, nobody else is.
 void Connection::call_successor() {
   if (std::exchange(successor_called_, true)) return;
   if (turn_.empty()) {
@@ -115,8 +119,8 @@ void Connection::end_reading(Result<> why) {
 }
 
 // Reads until there is a request to carry out; those that are refused are answered on the way.
-// Errors: connection_lost, also when the client says goodbye; invalid_argument: the stream can't be made sense of any
-// more.
+// Errors: connection_lost, also when the client says goodbye; invalid_argument: the stream can't be
+// made sense of any more.
 Task<Connection::Work> Connection::next_work() {
   while (true) {
     while (input_.size() < sizeof(RequestHeader)) CO_CHECK(co_await more_input());

@@ -1,10 +1,10 @@
-// connection.h - one client from its greeting to its leaving: reads requests in bulk, starts each at once, sends
-// finished replies in bulk. An idle connection holds no buffer.
+// connection.h - one client from its greeting to its leaving: reads requests in bulk, starts each
+// at once, sends finished replies in bulk. An idle connection holds no buffer.
 //
-// A few coroutines take turns at reading. The one that reads carries out what it has read; when that has to wait,
-// another reads on. So a request that can finish at once costs no coroutine of its own, and as many are under way as
-// the client asks for.
-// Spec: proto.md, "Transmission", "Terminating the transmission phase".
+// A few coroutines take turns at reading. The one that reads carries out what it has read; when
+// that has to wait, another reads on. So a request that can finish at once costs no coroutine of
+// its own, and as many are under way as the client asks for. Spec: proto.md, "Transmission",
+// "Terminating the transmission phase".
 #pragma once
 
 #include <memory>
@@ -24,7 +24,8 @@ class Connection final : public Outbox {
 
   // Negotiates, serves, and returns when the stream is closed and nothing of the client is left.
   asio::awaitable<void> run();
-  // The server is stopping: closes now if the client has nothing under way, else when that is answered.
+  // The server is stopping: closes now if the client has nothing under way, else when that is
+  // answered.
   void wind_up();
   // Closes whatever is under way.
   void cut_off();
@@ -75,10 +76,10 @@ class Connection final : public Outbox {
   WaitQueue replies_waiting_;  // the writer sleeps here
   WaitQueue turn_;             // those who have nothing to read and nothing to do
   WaitQueue reading_ended_;
-  Gate readers_;  // a pass for each of those who take turns
-  Gate helpers_;  // a pass for the writer and the deadline
-  std::size_t idle_ = 0;          // readers in turn_
-  bool reader_ = false;           // somebody is reading
+  Gate readers_;                   // a pass for each of those who take turns
+  Gate helpers_;                   // a pass for the writer and the deadline
+  std::size_t idle_ = 0;           // readers in turn_
+  bool reader_ = false;            // somebody is reading
   bool successor_called_ = false;  // somebody will look soon whether the socket needs a reader
   std::optional<Result<>> ended_;  // why nothing is read any more
   bool transmitting_ = false;

@@ -1,4 +1,5 @@
-// input.h - what a connection has read from its socket and not parsed yet. Without anything in it, it needs no memory.
+// input.h - what a connection has read from its socket and not parsed yet. Without anything in it,
+// it needs no memory.
 #pragma once
 
 #include <cstring>

@@ -1,5 +1,6 @@
-// meta_context.h - names of what a client can ask about a range by BLOCK_STATUS, and the queries that select them.
-// Spec: proto.md, "Metadata querying", "NBD_OPT_LIST_META_CONTEXT", "NBD_OPT_SET_META_CONTEXT".
+// meta_context.h - names of what a client can ask about a range by BLOCK_STATUS, and the queries
+// that select them. Spec: proto.md, "Metadata querying", "NBD_OPT_LIST_META_CONTEXT",
+// "NBD_OPT_SET_META_CONTEXT".
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,8 @@ enum class QueryPurpose : std::uint8_t {
   set,   // "base:" selects nothing
 };
 
-// True when `query` names base:allocation. Unknown namespaces and leaves match nothing and are no error.
+// True when `query` names base:allocation. Unknown namespaces and leaves match nothing and are no
+// error.
 constexpr bool matches_base_allocation(std::string_view query, QueryPurpose purpose) {
   return query == base_allocation || (purpose == QueryPurpose::list && query == "base:");
 }

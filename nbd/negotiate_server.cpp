@@ -14,7 +14,8 @@ namespace nbd {
 namespace {
 
 constexpr std::uint32_t block_size_minimum_max = 64 * KiB;
-constexpr std::size_t piece_max = 64 * KiB;  // memory grows with what arrived, not with what was announced
+constexpr std::size_t piece_max =
+    64 * KiB;  // memory grows with what arrived, not with what was announced
 
 // The answer to an option that can't be had: its type and a text for people.
 struct Refusal {
@@ -104,8 +105,8 @@ class Haggle {
       CO_TRY(const bool agreed, co_await one_option());
       if (agreed) co_return session_;
     }
-    co_return failure(Errc::invalid_argument, "more than " + std::to_string(options_max) +
-                                                  " options in one session");
+    co_return failure(Errc::invalid_argument,
+                      "more than " + std::to_string(options_max) + " options in one session");
   }
 
  private:
@@ -160,8 +161,8 @@ class Haggle {
       case Option::structured_reply: {
         CO_CHECK(co_await skip(length));
         if (length > 0) {
-          CO_CHECK(co_await refuse(
-              Refusal(OptionReply::error_invalid, "the option takes no data")));
+          CO_CHECK(
+              co_await refuse(Refusal(OptionReply::error_invalid, "the option takes no data")));
         } else if (option_ == Option::list) {
           CO_CHECK(co_await list());
         } else {
@@ -170,7 +171,8 @@ class Haggle {
         co_return false;
       }
       case Option::info:
-      case Option::go: co_return co_await info(length);
+      case Option::go:
+        co_return co_await info(length);
       case Option::list_meta_context:
       case Option::set_meta_context: {
         CO_CHECK(co_await meta_context(length));
@@ -216,8 +218,7 @@ class Haggle {
       const std::string& name = item->name();
       const std::string& description = item->description();
       Be<std::uint32_t> name_length = static_cast<std::uint32_t>(name.size());
-      put_header(batch, OptionReply::server,
-                 sizeof name_length + name.size() + description.size());
+      put_header(batch, OptionReply::server, sizeof name_length + name.size() + description.size());
       put(batch, bytes_of(name_length));
       put(batch, bytes_of(name));
       put(batch, bytes_of(description));
@@ -272,13 +273,11 @@ class Haggle {
     put(message, bytes_of(exported));
 
     // Statement 60: always; what did not ask for it may use single bytes (statement 62).
-    const std::uint32_t minimum =
-        request.wants(InfoType::block_size) ? minimum_block(item) : 1;
+    const std::uint32_t minimum = request.wants(InfoType::block_size) ? minimum_block(item) : 1;
     InfoBlockSize sizes;
     sizes.minimum = minimum;
-    sizes.preferred = std::bit_ceil(
-        std::clamp<std::uint32_t>(item.view().edge().limits().preferred,
-                                  std::max<std::uint32_t>(minimum, 512), payload_max));
+    sizes.preferred = std::bit_ceil(std::clamp<std::uint32_t>(
+        item.view().edge().limits().preferred, std::max<std::uint32_t>(minimum, 512), payload_max));
     sizes.payload_max = payload_max;
     put_header(message, OptionReply::info, sizeof sizes);
     put(message, bytes_of(sizes));

@@ -7,21 +7,25 @@ bool writes(Command command) {
   return command == Command::write || command == Command::trim || command == Command::write_zeroes;
 }
 
-// The flags that a command may carry; FUA goes with every one (statement 109), some only where they were advertised.
+// The flags that a command may carry; FUA goes with every one (statement 109), some only where they
+// were advertised.
 unsigned flags_of(Command command, const Session& session) {
   using namespace command_flag;
   const auto advertised = [&](std::uint16_t flag) { return (session.flags & flag) != 0; };
   switch (command) {
-    case Command::read: return fua | (advertised(transmission_flag::send_df) ? unsigned{df} : 0);
+    case Command::read:
+      return fua | (advertised(transmission_flag::send_df) ? unsigned{df} : 0);
     case Command::write_zeroes:
       return fua | no_hole |
              (advertised(transmission_flag::send_fast_zero) ? unsigned{fast_zero} : 0);
-    case Command::block_status: return fua | req_one;
+    case Command::block_status:
+      return fua | req_one;
     case Command::write:
     case Command::disconnect:
     case Command::flush:
     case Command::trim:
-    case Command::cache: break;
+    case Command::cache:
+      break;
   }
   return fua;
 }
@@ -51,7 +55,8 @@ Verdict check_length(const Request& request, const Session& session) {
     case Command::block_status:
       if (length == 0) return {WireError::einval, "need non-zero length"};
       return {};
-    default: return {};
+    default:
+      return {};
   }
 }
 
@@ -89,19 +94,24 @@ WireError wire_error(Errc code, const Request& request) {
       return request.command == Command::write || request.command == Command::write_zeroes
                  ? WireError::enospc
                  : WireError::einval;
-    case Errc::no_space: return WireError::enospc;
+    case Errc::no_space:
+      return WireError::enospc;
     case Errc::read_only:
-    case Errc::permission_denied: return WireError::eperm;
+    case Errc::permission_denied:
+      return WireError::eperm;
     case Errc::not_supported:
       return request.has(command_flag::fast_zero) ? WireError::enotsup : WireError::einval;
-    case Errc::invalid_argument: return WireError::einval;
+    case Errc::invalid_argument:
+      return WireError::einval;
     case Errc::canceled:
-    case Errc::shutting_down: return WireError::eshutdown;
+    case Errc::shutting_down:
+      return WireError::eshutdown;
     case Errc::io_error:
     case Errc::corrupt:
     case Errc::busy:
     case Errc::timed_out:
-    case Errc::connection_lost: break;
+    case Errc::connection_lost:
+      break;
   }
   return WireError::eio;
 }

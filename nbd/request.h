@@ -11,7 +11,8 @@
 
 namespace nbd {
 
-// Statement 137: payloads up to this long are read and thrown away when refused; longer ones cost the connection.
+// Statement 137: payloads up to this long are read and thrown away when refused; longer ones cost
+// the connection.
 inline constexpr std::uint32_t write_drain_max = 64 << 20;
 // Statement 133: what a structured reply may be asked to stream.
 inline constexpr std::uint32_t read_stream_max = 64 << 20;
@@ -35,8 +36,8 @@ struct Verdict {
 // Errors in the order of statement 115: command, flags, read-only, bounds, alignment, length.
 Verdict check(const Request& request, const Session& session);
 
-// What the error of a node or view is called on the wire (statement 116). `command` decides between the two names
-// of out_of_range, and whether not_supported may be said (FAST_ZERO only).
+// What the error of a node or view is called on the wire (statement 116). `command` decides between
+// the two names of out_of_range, and whether not_supported may be said (FAST_ZERO only).
 WireError wire_error(Errc code, const Request& request);
 
 }  // namespace nbd

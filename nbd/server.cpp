@@ -9,7 +9,8 @@
 namespace nbd {
 namespace {
 
-// Requests that were on their way when the server began to stop get their ESHUTDOWN within this time.
+// Requests that were on their way when the server began to stop get their ESHUTDOWN within this
+// time.
 constexpr Clock::Duration grace = std::chrono::milliseconds(50);
 
 Result<> check_text(std::string_view what, std::string_view text) {
@@ -61,7 +62,8 @@ std::vector<Export*> Server::exports() const {
   return all;
 }
 
-// Idle clients that never say what they want keep nobody out; those who were let in are not driven out.
+// Idle clients that never say what they want keep nobody out; those who were let in are not driven
+// out.
 bool Server::make_room() {
   std::size_t attached = 0;
   std::vector<Connection*> handshaking;  // in the order of their arrival

@@ -1,4 +1,5 @@
-// server.h - the exports of one worker and the connections to them: what src/ needs to know of this folder.
+// server.h - the exports of one worker and the connections to them: what src/ needs to know of this
+// folder.
 #pragma once
 
 #include <chrono>
@@ -23,10 +24,12 @@ class Connection;
 enum class Listing : std::uint8_t { allowed, forbidden };
 
 struct ServerOptions {
-  Clock::Duration handshake_timeout = std::chrono::seconds(10);  // from accept to the reply to GO; 0: none
-  Clock::Duration drain_timeout = std::chrono::seconds(10);      // stop() cuts off who takes longer
+  Clock::Duration handshake_timeout =
+      std::chrono::seconds(10);  // from accept to the reply to GO; 0: none
+  Clock::Duration drain_timeout = std::chrono::seconds(10);  // stop() cuts off who takes longer
   std::size_t connections_max = 100;
-  // Of those, clients that have not agreed on an export yet: the oldest gives way to a new one (statement 18).
+  // Of those, clients that have not agreed on an export yet: the oldest gives way to a new one
+  // (statement 18).
   std::size_t handshaking_max = 32;
   Listing listing = Listing::allowed;
 };
@@ -47,15 +50,17 @@ class Server {
   // In the order of their names.
   std::vector<Export*> exports() const;
 
-  // Speaks with one client until it leaves, in a coroutine of its own. A client too many is turned away.
+  // Speaks with one client until it leaves, in a coroutine of its own. A client too many is turned
+  // away.
   void serve(std::unique_ptr<Stream> stream);
   std::size_t connections() const { return connections_.size(); }
 
-  // Statements 176, 177: no new clients; requests in flight end, further ones get ESHUTDOWN; then the connections
-  // are closed, those that take longer than drain_timeout by force.
+  // Statements 176, 177: no new clients; requests in flight end, further ones get ESHUTDOWN; then
+  // the connections are closed, those that take longer than drain_timeout by force.
   asio::awaitable<void> stop();
   bool stopping() const { return stopping_; }
-  // Past the moment in which requests on their way are still answered: who has nothing under way is closed.
+  // Past the moment in which requests on their way are still answered: who has nothing under way is
+  // closed.
   bool winding_up() const { return winding_up_; }
 
   // Takes all exports away, for detaching their views.

@@ -12,14 +12,15 @@ namespace {
 constexpr std::size_t piece_max = 4 * MiB;        // of a read, in one chunk
 constexpr std::uint64_t status_worth = 64 * KiB;  // reads from here on ask where the holes are
 constexpr std::uint64_t hole_min = 4 * KiB;       // shorter holes are sent as data
-constexpr std::uint64_t hole_min_small = 512;     // of a short read that turned out to be all zeroes
+constexpr std::uint64_t hole_min_small = 512;  // of a short read that turned out to be all zeroes
 constexpr std::uint64_t zero_piece_max = 128 * MiB;  // others get a turn in between
-constexpr std::size_t descriptors_max = 8192;     // in one answer; the client asks again
-constexpr std::size_t status_copies = 3;          // of the list of extents, while it is being made
-constexpr std::size_t scratch_max = 1 * MiB;      // of the layers beneath, for what has no payload
+constexpr std::size_t descriptors_max = 8192;        // in one answer; the client asks again
+constexpr std::size_t status_copies = 3;      // of the list of extents, while it is being made
+constexpr std::size_t scratch_max = 1 * MiB;  // of the layers beneath, for what has no payload
 constexpr std::uint64_t sector = 512;
 
-// REQ_ONE wants one extent of whole sectors: out of so many there is one, be they as short as a byte (statement 165).
+// REQ_ONE wants one extent of whole sectors: out of so many there is one, be they as short as a
+// byte (statement 165).
 std::size_t extents_wanted(const Request& request) {
   return request.has(command_flag::req_one) ? 2 * sector : descriptors_max;
 }
@@ -208,13 +209,12 @@ class Job {
     return wire_error(error.code, request_);
   }
 
-  // The length of the hole at the start of `range`, if it is one worth sending; else 0, and data_length_ says how
-  // far the data goes.
+  // The length of the hole at the start of `range`, if it is one worth sending; else 0, and
+  // data_length_ says how far the data goes.
   asio::awaitable<std::uint64_t> hole_at(Range range) {
     constexpr std::size_t extents_max = 32;
     data_length_ = range.length;
-    const auto status =
-        co_await view_.block_status(range, graph::MapDepth::zeroes, extents_max);
+    const auto status = co_await view_.block_status(range, graph::MapDepth::zeroes, extents_max);
     if (!status) co_return 0;  // reading tells what is wrong
     std::uint64_t at = range.offset;
     for (const graph::StatusExtent& extent : *status) {
@@ -243,7 +243,8 @@ class Job {
     post_last(std::move(reply));
   }
 
-  // Statement 165: boundaries on multiples of 512, the sector with two answers being data; merged (164).
+  // Statement 165: boundaries on multiples of 512, the sector with two answers being data; merged
+  // (164).
   graph::StatusExtents in_sectors(const graph::StatusExtents& list) const {
     graph::StatusExtents result;
     const auto append = [&](std::uint64_t length, bool data, bool zero) {
@@ -306,7 +307,8 @@ class Job {
     copy_bytes(body, content);
   }
   void post_hole(Range range, Last last) {
-    Reply reply = chunk(Chunk::offset_hole, sizeof(HoleChunk), last == Last::yes ? chunk_flag_done : 0);
+    Reply reply =
+        chunk(Chunk::offset_hole, sizeof(HoleChunk), last == Last::yes ? chunk_flag_done : 0);
     HoleChunk hole;
     hole.offset = range.offset;
     hole.length = static_cast<std::uint32_t>(range.length);
@@ -337,25 +339,30 @@ std::size_t memory_of(const Request& request, const Session& session) {
   const Range range = request.range;
   if (range.empty()) return 0;
   const std::size_t length = BufferPool::rounded(range.length);
-  // What is no multiple of the node's unit is copied once more on its way, with the rest of its units.
+  // What is no multiple of the node's unit is copied once more on its way, with the rest of
+  // its units.
   const std::uint32_t unit = session.item->view().edge().limits().request_alignment;
   const bool copied = !is_aligned(range.offset | range.length, unit);
   const auto with_copy = [&](std::uint64_t piece) {
     return BufferPool::rounded(piece) + (copied ? BufferPool::rounded(piece + 2 * unit) : 0);
   };
   switch (request.command) {
-    case Command::write: return with_copy(range.length);
+    case Command::write:
+      return with_copy(range.length);
     case Command::read:
       if (session.structured_replies && !request.has(command_flag::df)) {
         return with_copy(std::min<std::uint64_t>(range.length, 2 * piece_max));
       }
       return with_copy(range.length);
-    case Command::cache: return with_copy(std::min<std::uint64_t>(range.length, scratch_max));
-    case Command::write_zeroes: return std::min<std::size_t>(length, scratch_max);
+    case Command::cache:
+      return with_copy(std::min<std::uint64_t>(range.length, scratch_max));
+    case Command::write_zeroes:
+      return std::min<std::size_t>(length, scratch_max);
     case Command::block_status:
       return extents_wanted(request) *
              (sizeof(StatusDescriptor) + status_copies * sizeof(graph::StatusExtent));
-    default: return 0;
+    default:
+      return 0;
   }
 }
 
@@ -380,14 +387,23 @@ asio::awaitable<void> carry_out(Request request, Budget::Share share, const Sess
       job.finish(co_await job.view().write(job.range().offset, data, job.write_flags()));
       break;
     }
-    case Command::flush: job.finish(co_await job.view().flush()); break;
+    case Command::flush:
+      job.finish(co_await job.view().flush());
+      break;
     case Command::trim:
       job.finish(co_await job.view().discard(job.range(), job.write_flags()));
       break;
-    case Command::cache: job.finish(co_await job.view().prefetch(job.range())); break;
-    case Command::write_zeroes: job.finish(co_await job.write_zeroes()); break;
-    case Command::block_status: co_await job.block_status(); break;
-    case Command::disconnect: break;
+    case Command::cache:
+      job.finish(co_await job.view().prefetch(job.range()));
+      break;
+    case Command::write_zeroes:
+      job.finish(co_await job.write_zeroes());
+      break;
+    case Command::block_status:
+      co_await job.block_status();
+      break;
+    case Command::disconnect:
+      break;
   }
 }
 

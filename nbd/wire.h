@@ -9,8 +9,8 @@
 
 namespace nbd {
 
-inline constexpr std::uint64_t greeting_magic = 0x4e42444d41474943;      // "NBDMAGIC"
-inline constexpr std::uint64_t option_magic = 0x49484156454f5054;        // "IHAVEOPT"
+inline constexpr std::uint64_t greeting_magic = 0x4e42444d41474943;  // "NBDMAGIC"
+inline constexpr std::uint64_t option_magic = 0x49484156454f5054;    // "IHAVEOPT"
 inline constexpr std::uint64_t option_reply_magic = 0x0003e889045565a9;
 inline constexpr std::uint32_t request_magic = 0x25609513;
 inline constexpr std::uint32_t simple_reply_magic = 0x67446698;
@@ -136,7 +136,8 @@ struct OptionReplyHeader {  // "Fixed newstyle negotiation"
 };
 static_assert(sizeof(OptionReplyHeader) == 20);
 
-struct ExportNameReply {  // "NBD_OPT_EXPORT_NAME"; 124 zeroes follow unless both sides said no_zeroes
+struct ExportNameReply {   // "NBD_OPT_EXPORT_NAME"; 124 zeroes follow unless both sides said
+                           // no_zeroes
   Be<std::uint64_t> size;  // bytes
   Be<std::uint16_t> flags;
 };

@@ -1,4 +1,5 @@
-// buffer.h - memory for data in flight: owned buffers, the worker's pool of them, and gather/scatter lists.
+// buffer.h - memory for data in flight: owned buffers, the worker's pool of them, and
+// gather/scatter lists.
 #pragma once
 
 #include <sys/uio.h>
@@ -42,8 +43,8 @@ class Buffer {
   std::size_t size_ = 0;
 };
 
-// The worker's free buffers by power-of-two size class, last returned first, so that a hot one is in the
-// processor's cache. Keeps at most `kept_max` bytes.
+// The worker's free buffers by power-of-two size class, last returned first, so that a hot one is
+// in the processor's cache. Keeps at most `kept_max` bytes.
 class BufferPool {
  public:
   explicit BufferPool(std::size_t kept_max = 16 * MiB) : kept_max_(kept_max) {}
@@ -103,8 +104,9 @@ class PooledBuffer {
   std::size_t size_ = 0;
 };
 
-// A list of spans that is read or written as one: `Buffers` is filled, `ConstBuffers` is taken from. Views only.
-// Lifetime: the memory outlives the request; a request takes its list by reference, so the list does, too.
+// A list of spans that is read or written as one: `Buffers` is filled, `ConstBuffers` is taken
+// from. Views only. Lifetime: the memory outlives the request; a request takes its list by
+// reference, so the list does, too.
 template <class Byte>
 class BufferList {
  public:

@@ -1,4 +1,5 @@
-// bytes.h - numbers as they stand on the wire and on disk, byte ranges, and arithmetic that can't wrap.
+// bytes.h - numbers as they stand on the wire and on disk, byte ranges, and arithmetic that can't
+// wrap.
 #pragma once
 
 #include <bit>

@@ -1,6 +1,7 @@
-// engine.h - every call that a file needs from the system, as one seam: implemented by io_uring in the daemon
-// (uring_engine.h) and by a simulated disk in tests. It adds nothing to what the kernel does: short counts stay
-// short, errors are errno numbers. What to make of them is the file node's affair.
+// engine.h - every call that a file needs from the system, as one seam: implemented by io_uring in
+// the daemon (uring_engine.h) and by a simulated disk in tests. It adds nothing to what the kernel
+// does: short counts stay short, errors are errno numbers. What to make of them is the file node's
+// affair.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +43,8 @@ struct FileStatus {
   std::uint64_t size = 0;       // bytes
   std::uint64_t allocated = 0;  // bytes of the medium in use
   bool is_regular = true;
-  // The file system is known never to block a cached access for long (ext4, xfs, btrfs, tmpfs): calls that move
-  // no data may be made inline.
+  // The file system is known never to block a cached access for long (ext4, xfs, btrfs, tmpfs):
+  // calls that move no data may be made inline.
   bool is_quick = false;
   std::uint32_t direct_alignment = 1;  // what O_DIRECT asks of offsets and lengths; a power of two
   std::uint32_t preferred_block = 4096;
@@ -53,8 +54,9 @@ class EngineFile {
  public:
   virtual ~EngineFile() = default;
 
-  // May be short. read_now never waits: EAGAIN when it would have to, EOPNOTSUPP when the file never lets it.
-  // write_now puts the data into the page cache, which seldom takes long where FileStatus::is_quick.
+  // May be short. read_now never waits: EAGAIN when it would have to, EOPNOTSUPP when the file
+  // never lets it. write_now puts the data into the page cache, which seldom takes long where
+  // FileStatus::is_quick.
   virtual SysResult<std::size_t> read_now(std::uint64_t offset, const Buffers& out) = 0;
   virtual SysResult<std::size_t> write_now(std::uint64_t offset, const ConstBuffers& data) = 0;
 
@@ -70,15 +72,16 @@ class EngineFile {
   virtual SysTask<FileStatus> status() = 0;
   virtual SysTask<> will_need(Range range) = 0;  // brings it into the page cache
 
-  // Opens the very same file a second time with `access`; the locks stay as they are. Then either commit_reopen(),
-  // with nothing in flight, makes the new descriptor the one that is used, or abort_reopen() drops it. Both do
-  // nothing where nothing was prepared.
+  // Opens the very same file a second time with `access`; the locks stay as they are. Then either
+  // commit_reopen(), with nothing in flight, makes the new descriptor the one that is used, or
+  // abort_reopen() drops it. Both do nothing where nothing was prepared.
   virtual SysTask<> prepare_reopen(FileAccess access) = 0;
   virtual void commit_reopen() = 0;
   virtual void abort_reopen() = 0;
 
-  // Advisory byte locks, shared, owned by this file's own lock descriptor: they are gone when the file is.
-  // Not through a ring: a registered file keeps its locks for a while after the process has gone.
+  // Advisory byte locks, shared, owned by this file's own lock descriptor: they are gone when the
+  // file is. Not through a ring: a registered file keeps its locks for a while after the process
+  // has gone.
   virtual SysResult<> lock(std::uint64_t byte) = 0;
   virtual SysResult<> unlock(std::uint64_t byte) = 0;
   // True when somebody else holds a lock on `byte`, one that would stop an exclusive lock.

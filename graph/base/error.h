@@ -1,4 +1,5 @@
-// error.h - how every operation says that it failed: a closed set of codes, and a sentence for the operator.
+// error.h - how every operation says that it failed: a closed set of codes, and a sentence for the
+// operator.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +10,10 @@
 
 // Chosen by what the caller can do about it (docs/architecture.md, "Errors").
 enum class Errc : std::uint8_t {
-  out_of_range,       // outside the view or node; never an I/O error, never counted or voted on as one
-  io_error,           // the medium failed
-  no_space,           // room is missing; may succeed later
-  read_only,          // the export, view or node can't be written
+  out_of_range,  // outside the view or node; never an I/O error, never counted or voted on as one
+  io_error,      // the medium failed
+  no_space,      // room is missing; may succeed later
+  read_only,     // the export, view or node can't be written
   permission_denied,  // the system or another user of the image forbids it
   not_supported,      // control flow: the generic path falls back, or tells the client
   invalid_argument,   // the caller's fault
@@ -43,7 +44,8 @@ struct Error {
   }
 };
 
-// The code that a failed system call stands for: ENOSPC, EDQUOT, EFBIG are no_space, EROFS read_only, ...
+// The code that a failed system call stands for: ENOSPC, EDQUOT, EFBIG are no_space, EROFS
+// read_only, ...
 Errc errc_from_errno(int number);
 // "who: Input/output error" with the code of `number`.
 Error error_from_errno(int number, std::string_view who);
@@ -61,8 +63,8 @@ inline std::unexpected<Error> failure(Errc code, std::string message) {
 #define GANTRY_JOIN2(a, b) a##b
 #define GANTRY_JOIN(a, b) GANTRY_JOIN2(a, b)
 // Two statements, not a statement expression: GCC 12 fails on `({ co_await ... })`.
-#define GANTRY_TRY(result, decl, expr, leave)                  \
-  auto result = (expr);                                        \
+#define GANTRY_TRY(result, decl, expr, leave)                    \
+  auto result = (expr);                                          \
   if (!result) leave std::unexpected(std::move(result).error()); \
   decl = std::move(*result)
 

@@ -23,7 +23,8 @@ class Log {
 // One line per call on stderr: time, level, text.
 std::unique_ptr<Log> stderr_log(LogLevel least);
 
-// `text` from outside as it may stand in a log or on a terminal: control characters and invalid UTF-8 become
+// `text` from outside as it may stand in a log or on a terminal: control characters and invalid
+// UTF-8 become
 // \xNN, anything beyond `length_max` bytes is cut.
 std::string printable(std::string_view text, std::size_t length_max = 256);
 

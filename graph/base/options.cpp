@@ -8,7 +8,8 @@
 
 namespace {
 
-constexpr std::uint64_t size_max = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+constexpr std::uint64_t size_max =
+    static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
 
 // What a node's reference or an own reader will look at more closely.
 bool kind_fits(Kind kind, const OptionValue& value) {
@@ -18,30 +19,45 @@ bool kind_fits(Kind kind, const OptionValue& value) {
   const bool text = value.text() != nullptr;
   const bool integer = holds(std::type_identity<std::int64_t>{});
   switch (kind) {
-    case Kind::boolean: return holds(std::type_identity<bool>{});
-    case Kind::integer: return integer;
+    case Kind::boolean:
+      return holds(std::type_identity<bool>{});
+    case Kind::integer:
+      return integer;
     case Kind::bytes:
-    case Kind::duration: return text || integer;
+    case Kind::duration:
+      return text || integer;
     case Kind::text:
     case Kind::path:
-    case Kind::choice: return text;
-    case Kind::node: return text || value.table() != nullptr;
-    case Kind::list: return holds(std::type_identity<OptionList>{});
+    case Kind::choice:
+      return text;
+    case Kind::node:
+      return text || value.table() != nullptr;
+    case Kind::list:
+      return holds(std::type_identity<OptionList>{});
   }
   return false;
 }
 
 std::string_view wanted(Kind kind) {
   switch (kind) {
-    case Kind::boolean: return "true or false";
-    case Kind::integer: return "an integer";
-    case Kind::bytes: return "a size such as 4096 or \"64K\"";
-    case Kind::duration: return "a duration such as \"10s\"";
-    case Kind::text: return "a string";
-    case Kind::path: return "a file name";
-    case Kind::choice: return "a string";
-    case Kind::node: return "the name of a node, or a table that describes one";
-    case Kind::list: return "a list";
+    case Kind::boolean:
+      return "true or false";
+    case Kind::integer:
+      return "an integer";
+    case Kind::bytes:
+      return "a size such as 4096 or \"64K\"";
+    case Kind::duration:
+      return "a duration such as \"10s\"";
+    case Kind::text:
+      return "a string";
+    case Kind::path:
+      return "a file name";
+    case Kind::choice:
+      return "a string";
+    case Kind::node:
+      return "the name of a node, or a table that describes one";
+    case Kind::list:
+      return "a list";
   }
   return "";
 }
@@ -284,9 +300,12 @@ Result<std::uint64_t> parse_bytes(std::string_view text) {
 Result<std::uint64_t> parse_duration_ns(std::string_view text) {
   TRY(const auto parsed, number_and_suffix(text));
   auto [number, suffix] = parsed;
-  constexpr std::pair<std::string_view, std::uint64_t> units[] = {
-      {"ns", 1},           {"us", 1'000},          {"ms", 1'000'000},
-      {"s", 1'000'000'000}, {"min", 60'000'000'000}, {"h", 3'600'000'000'000}};
+  constexpr std::pair<std::string_view, std::uint64_t> units[] = {{"ns", 1},
+                                                                  {"us", 1'000},
+                                                                  {"ms", 1'000'000},
+                                                                  {"s", 1'000'000'000},
+                                                                  {"min", 60'000'000'000},
+                                                                  {"h", 3'600'000'000'000}};
   for (const auto& [name, nanoseconds] : units) {
     if (suffix == name) return scaled(text, number, nanoseconds);
   }

@@ -1,5 +1,6 @@
-// options.h - what somebody typed, as a tree of keys and values with the place where each stands, and the tables
-// that say which keys there are. TOML and the command line make such trees; drivers read them.
+// options.h - what somebody typed, as a tree of keys and values with the place where each stands,
+// and the tables that say which keys there are. TOML and the command line make such trees; drivers
+// read them.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,8 @@
 #include "graph/base/bytes.h"
 #include "graph/base/error.h"
 
-// Where a value stands: "disk.toml:12:3". Without a file (command line, program) it prints as nothing.
+// Where a value stands: "disk.toml:12:3". Without a file (command line, program) it prints as
+// nothing.
 struct Position {
   std::string file;
   std::uint32_t line = 0;
@@ -73,7 +75,8 @@ enum class Kind : std::uint8_t {
   list,    // of whatever the reader of the key says
 };
 
-// One key that a table may have. The defaults are text, as a person would write them; "" is no default.
+// One key that a table may have. The defaults are text, as a person would write them; "" is no
+// default.
 struct OptionSpec {
   std::string_view key;  // dotted for nested tables
   Kind kind;
@@ -117,7 +120,8 @@ class OptionReader {
 Result<std::uint64_t> parse_bytes(std::string_view text);
 // "10s", "500ms", "2min", "1h"; nanoseconds.
 Result<std::uint64_t> parse_duration_ns(std::string_view text);
-// The candidate with the smallest edit distance to `word`, if it is near enough to be what was meant.
+// The candidate with the smallest edit distance to `word`, if it is near enough to be what was
+// meant.
 std::optional<std::string> nearest(std::string_view word, std::span<const std::string> candidates);
 // 65536 -> "64K", 1000 -> "1000": exact, as a person would type it.
 std::string format_bytes(std::uint64_t bytes);

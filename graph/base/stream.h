@@ -1,5 +1,5 @@
-// stream.h - a byte stream to one peer, whatever carries it. Conversations are written over this; only src/ and
-// the simulation know what is beneath.
+// stream.h - a byte stream to one peer, whatever carries it. Conversations are written over this;
+// only src/ and the simulation know what is beneath.
 #pragma once
 
 #include <cstddef>
@@ -20,12 +20,13 @@ class Stream {
   // Errors: connection_lost, canceled after close().
   virtual Task<> readable() = 0;
 
-  // Sends what can be sent at once and returns how much; 0 when the peer must read first (ask `writable`).
-  // Errors: connection_lost.
+  // Sends what can be sent at once and returns how much; 0 when the peer must read first (ask
+  // `writable`). Errors: connection_lost.
   virtual Result<std::size_t> write_now(const ConstBuffers& data) = 0;
   virtual Task<> writable() = 0;
 
-  // Ends the stream for both sides; whoever waits on it is woken with an error. May be called twice.
+  // Ends the stream for both sides; whoever waits on it is woken with an error. May be called
+  // twice.
   virtual void close() = 0;
   // Who is at the other end, for the log.
   virtual std::string peer() const = 0;

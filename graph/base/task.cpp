@@ -18,7 +18,8 @@ asio::awaitable<void> rooted(Gate::Pass pass, asio::awaitable<void> root) {
 void spawn(asio::any_io_executor executor, Gate::Pass pass, asio::awaitable<void> root) {
   asio::co_spawn(std::move(executor), rooted(std::move(pass), std::move(root)),
                  [](std::exception_ptr thrown) {
-                   // Our code does not throw; what is left is memory exhaustion, which ends the process.
+                   // Our code does not throw; what is left is memory exhaustion, which ends the
+                   // process.
                    if (thrown) std::terminate();
                  });
 }

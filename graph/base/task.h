@@ -1,4 +1,5 @@
-// task.h - the coroutine that everything which may wait returns, and the one place where a root is started.
+// task.h - the coroutine that everything which may wait returns, and the one place where a root is
+// started.
 #pragma once
 
 #include <asio/any_io_executor.hpp>
@@ -19,9 +20,10 @@ Task<T> failed(Error error) {
 }
 inline Task<> succeeded() { co_return ok; }
 
-// Starts `root` on `executor`, at once where the executor allows it; `pass` is held until it has ended, so that
-// whoever owns the gate can wait for it. Cancellation never throws in it.
+// Starts `root` on `executor`, at once where the executor allows it; `pass` is held until it has
+// ended, so that whoever owns the gate can wait for it. Cancellation never throws in it.
 void spawn(asio::any_io_executor executor, Gate::Pass pass, asio::awaitable<void> root);
 
-// Lets everything else that is ready run first, so that a long piece of work which never waits starves nobody.
+// Lets everything else that is ready run first, so that a long piece of work which never waits
+// starves nobody.
 asio::awaitable<void> yield();

@@ -1,5 +1,6 @@
-// wait_queue.h - coroutines that wait for another one to say "go on": the only primitive that suspends without
-// a system call beneath. First come, first served. Single-threaded, like everything in a graph.
+// wait_queue.h - coroutines that wait for another one to say "go on": the only primitive that
+// suspends without a system call beneath. First come, first served. Single-threaded, like
+// everything in a graph.
 #pragma once
 
 #include <asio/any_io_executor.hpp>
@@ -16,16 +17,15 @@ class WaitQueue {
   // Requires: nobody waits.
   ~WaitQueue();
 
-  // Suspends until notified. What was true when the notifier ran may be true no more: re-check in a loop.
-  // The waiter resumes through its executor, never inside notify.
+  // Suspends until notified. What was true when the notifier ran may be true no more: re-check in a
+  // loop. The waiter resumes through its executor, never inside notify.
   asio::awaitable<void> wait();
   void notify_one();
   void notify_all();
   bool empty() const { return waiters_.empty(); }
 
  private:
-  using Handler =
-      typename asio::async_result<asio::use_awaitable_t<>, void()>::handler_type;
+  using Handler = typename asio::async_result<asio::use_awaitable_t<>, void()>::handler_type;
   static void resume(Handler handler);
   std::list<Handler> waiters_;
 };

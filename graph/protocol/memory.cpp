@@ -1,5 +1,6 @@
-// memory.cpp - a disk in memory, gone with the daemon. Sparse: what was never written takes no space and reads as
-// zeroes. For tests, scratch disks and as the model that other nodes are compared with.
+// memory.cpp - a disk in memory, gone with the daemon. Sparse: what was never written takes no
+// space and reads as zeroes. For tests, scratch disks and as the model that other nodes are
+// compared with.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -101,9 +102,9 @@ class Memory final : public Protocol {
     for (std::uint64_t at = range.offset; at < range.end();) {
       const auto page = pages_.lower_bound(at / page_size);
       const bool stored = page != pages_.end() && page->first == at / page_size;
-      const std::uint64_t limit = stored                  ? (page->first + 1) * page_size
+      const std::uint64_t limit = stored                 ? (page->first + 1) * page_size
                                   : page == pages_.end() ? range.end()
-                                                          : page->first * page_size;
+                                                         : page->first * page_size;
       Extent extent;
       extent.length = std::min(limit, range.end()) - at;
       extent.kind = stored ? ExtentKind::data : ExtentKind::zero;
@@ -151,7 +152,7 @@ Task<std::unique_ptr<Node>> open_memory(OpenContext& context) {
 
 }  // namespace
 
-extern const Driver memory_driver{"memory", "a disk in memory, gone with the daemon", memory_options,
-                                  open_memory};
+extern const Driver memory_driver{"memory", "a disk in memory, gone with the daemon",
+                                  memory_options, open_memory};
 
 }  // namespace graph

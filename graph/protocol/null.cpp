@@ -1,4 +1,5 @@
-// null.cpp - a disk that swallows writes and reads as zeroes: what a benchmark of everything else runs against.
+// null.cpp - a disk that swallows writes and reads as zeroes: what a benchmark of everything else
+// runs against.
 #include <array>
 
 #include "graph/driver.h"

@@ -1,6 +1,8 @@
 #include "src/socket_stream.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -128,6 +130,45 @@ TEST_F(Connected, SendsListsThatAreLongerThanTheSystemTakesAtOnce) {
 TEST_F(Connected, SaysWhoIsAtTheOtherEnd) {
   EXPECT_EQ(stream->peer(),
             "unix pid " + std::to_string(::getpid()) + " uid " + std::to_string(::getuid()));
+}
+
+// A connection over the loopback interface, in `accepted` and `connected`.
+class TcpPair {
+ public:
+  TcpPair() {
+    const int listening = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    auto* const plain = reinterpret_cast<sockaddr*>(&address);
+    const bool listens = ::bind(listening, plain, length) == 0 && ::listen(listening, 1) == 0 &&
+                         ::getsockname(listening, plain, &length) == 0;
+    connected = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (listens && ::connect(connected, plain, length) == 0) {
+      accepted = ::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    }
+    ::close(listening);
+  }
+  ~TcpPair() { ::close(connected); }
+  int accepted = -1;
+  int connected = -1;
+};
+
+TEST(Protocol, S7_SmallMessagesOverTcpAreNotDelayed) {
+  asio::io_context loop{1};
+  const TcpPair pair;
+  ASSERT_GE(pair.accepted, 0);
+  const int same_socket = ::dup(pair.accepted);
+
+  const auto stream = socket_stream(loop.get_executor(), pair.accepted);
+
+  int on = 0;
+  socklen_t length = sizeof on;
+  EXPECT_TRUE(stream);
+  EXPECT_EQ(::getsockopt(same_socket, IPPROTO_TCP, TCP_NODELAY, &on, &length), 0);
+  EXPECT_EQ(on, 1);
+  ::close(same_socket);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// main.cpp - of every test binary: GoogleTest, and GANTRY_SEED to repeat a run of the tests that draw lots.
+// main.cpp - of every test binary: GoogleTest, and GANTRY_SEED to repeat a run of the tests that
+// draw lots.
 #include <gtest/gtest.h>
 
 int main(int argc, char** argv) {

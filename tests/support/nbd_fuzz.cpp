@@ -21,8 +21,9 @@ HostOptions options_of(unsigned choice) {
   return options;
 }
 
-// All that a server says during negotiation is replies with the magic number, up to the answer to EXPORT_NAME or the
-// first reply to a request; with chunks only chunks and simple replies without payload.
+// All that a server says during negotiation is replies with the magic number, up to the answer to
+// EXPORT_NAME or the first reply to a request; with chunks only chunks and simple replies without
+// payload.
 void expect_chunks(std::string_view heard) {
   while (!heard.empty()) {
     const std::uint64_t magic = number(heard.substr(0, 4));
@@ -110,15 +111,30 @@ std::string draw_negotiation(sim::Scheduler& dice) {
     const std::string name = draw_name(dice);
     std::string message;
     switch (dice.choose(8)) {
-      case 0: message = option(opt::list); break;
-      case 1: message = option(opt::structured_reply); break;
-      case 2: message = option(opt::info, info_data(name, {inf::name, inf::block_size})); break;
-      case 3: message = option(opt::go, info_data(name, {inf::description})); break;
-      case 4: message = option(opt::list_meta, meta_data(name, {"base:"})); break;
-      case 5: message = option(opt::set_meta, meta_data(name, {"base:allocation", "x:y"})); break;
-      case 6: message = option(opt::export_name, name); break;
+      case 0:
+        message = option(opt::list);
+        break;
+      case 1:
+        message = option(opt::structured_reply);
+        break;
+      case 2:
+        message = option(opt::info, info_data(name, {inf::name, inf::block_size}));
+        break;
+      case 3:
+        message = option(opt::go, info_data(name, {inf::description}));
+        break;
+      case 4:
+        message = option(opt::list_meta, meta_data(name, {"base:"}));
+        break;
+      case 5:
+        message = option(opt::set_meta, meta_data(name, {"base:allocation", "x:y"}));
+        break;
+      case 6:
+        message = option(opt::export_name, name);
+        break;
       default:
-        message = option(static_cast<std::uint32_t>(dice.choose(12)), std::string(dice.choose(100), 'x'));
+        message =
+            option(static_cast<std::uint32_t>(dice.choose(12)), std::string(dice.choose(100), 'x'));
     }
     spoil(message, dice);
     bytes += message;
@@ -136,7 +152,8 @@ std::string draw_requests(sim::Scheduler& dice) {
     request.offset = dice.choose(NbdHost::small_size + 5000);
     request.length = dice.one_in(5) ? dice.choose(200'000) : dice.choose(5000);
     if (dice.one_in(2)) request.offset &= ~4095U, request.length &= ~4095U;
-    if (request.command == cmd::write) request.payload = pattern(std::min<std::uint64_t>(request.length, 8000));
+    if (request.command == cmd::write)
+      request.payload = pattern(std::min<std::uint64_t>(request.length, 8000));
     if (request.command == cmd::write && dice.one_in(2)) request.length = request.payload.size();
     std::string message = request.bytes();
     if (dice.one_in(3)) spoil(message, dice);

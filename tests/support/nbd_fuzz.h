@@ -1,5 +1,5 @@
-// nbd_fuzz.h - bytes of a client, thrown at a server: what the fuzzers and the tests that replay seeds have in common.
-// A server that misbehaves fails the test, or ends the fuzzer.
+// nbd_fuzz.h - bytes of a client, thrown at a server: what the fuzzers and the tests that replay
+// seeds have in common. A server that misbehaves fails the test, or ends the fuzzer.
 #pragma once
 
 #include <string>
@@ -11,7 +11,8 @@ namespace test {
 
 // What follows the greeting. The first byte chooses segments and seed.
 void feed_negotiation(std::string_view bytes);
-// What follows a negotiation that went well; the first byte chooses segments and seed, the second how it was done.
+// What follows a negotiation that went well; the first byte chooses segments and seed, the second
+// how it was done.
 void feed_requests(std::string_view bytes);
 
 // Inputs that are nearly right, drawn by lot.

@@ -1,5 +1,5 @@
-// sim_executor.h - one thread, no clock, no system: picks the next ready coroutine from a seed, and jumps to the
-// next timer when none is ready. The same seed gives the same run.
+// sim_executor.h - one thread, no clock, no system: picks the next ready coroutine from a seed, and
+// jumps to the next timer when none is ready. The same seed gives the same run.
 #pragma once
 
 #include <asio/any_io_executor.hpp>

@@ -9,11 +9,12 @@
 
 namespace sim {
 
-// A handle on the scheduler that satisfies Asio's executor requirements. `blocking` says whether work may start
-// inside of execute(): dispatch asks for `possibly`, post for `never`.
+// A handle on the scheduler that satisfies Asio's executor requirements. `blocking` says whether
+// work may start inside of execute(): dispatch asks for `possibly`, post for `never`.
 class SimExecutor {
  public:
-  SimExecutor(Scheduler& scheduler, bool may_block) : scheduler_(&scheduler), may_block_(may_block) {}
+  SimExecutor(Scheduler& scheduler, bool may_block)
+      : scheduler_(&scheduler), may_block_(may_block) {}
 
   bool operator==(const SimExecutor& other) const noexcept {
     return scheduler_ == other.scheduler_ && may_block_ == other.may_block_;
