@@ -25,7 +25,8 @@ std::string Connection::who() const { return "client " + stream_->peer(); }
 
 // Closes the stream when `deadline` comes before somebody cancels it.
 asio::awaitable<void> Connection::watch(Timer& deadline, std::string_view what) {
-  if (!co_await deadline.wait() || closed_) co_return;
+  const bool came = co_await deadline.wait();
+  if (!came || closed_) co_return;
   server_.home().log.info(who() + ": " + std::string(what));
   close();
 }

@@ -213,7 +213,7 @@ class File : public testing::TestWithParam<const char*> {
   std::unique_ptr<Place> place_;
 };
 INSTANTIATE_TEST_SUITE_P(Disks, File, testing::Values("simulated", "real"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& chosen) { return std::string(chosen.param); });
 
 TEST_P(File, GivesBackWhatWasWrittenAtAnyOffset) {
   place().make("a", std::string(10'000, 'a'));
@@ -812,7 +812,9 @@ TEST(FileUnderEverySchedule, GrowsToTheFarthestOfThoseThatGrowIt) {
     const std::uint64_t size = writes ? 35'000 : 25'000;
     ASSERT_EQ(place.disk.size("a"), size) << "seed " << seed;
     ASSERT_EQ(file.view->size(), size) << "seed " << seed;
-    if (writes) ASSERT_EQ(place.content("a").substr(30'000), data) << "seed " << seed;
+    if (writes) {
+      ASSERT_EQ(place.content("a").substr(30'000), data) << "seed " << seed;
+    }
   }
 }
 

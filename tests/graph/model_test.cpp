@@ -373,7 +373,7 @@ constexpr Variant variants[] = {
 
 class ImageModel : public testing::TestWithParam<Variant> {};
 INSTANTIATE_TEST_SUITE_P(Disks, ImageModel, testing::ValuesIn(variants),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& chosen) { return std::string(chosen.param.name); });
 
 TEST_P(ImageModel, AgreesWithAnArrayOfBytes) {
   const std::uint64_t first = test::seed();

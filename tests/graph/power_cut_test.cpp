@@ -163,7 +163,7 @@ constexpr Variant variants[] = {{"cached", test::Cached::yes, 1},
 
 class PowerCut : public testing::TestWithParam<Variant> {};
 INSTANTIATE_TEST_SUITE_P(Disks, PowerCut, testing::ValuesIn(variants),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& chosen) { return std::string(chosen.param.name); });
 
 TEST_P(PowerCut, LosesNothingThatWasFlushedAndMakesNothingUp) {
   const std::uint64_t first = test::seed();

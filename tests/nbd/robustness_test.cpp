@@ -374,9 +374,13 @@ TEST(Robustness, HalfARequestOrReplyDoesNotHoldADrainUp) {
       EXPECT_TRUE(drained) << cut;
       view.undrain();
 
-      if (cut == 0) EXPECT_EQ(difference(deaf.answer(read).data, pattern(100'000)), "");
+      if (cut == 0) {
+        EXPECT_EQ(difference(deaf.answer(read).data, pattern(100'000)), "");
+      }
       half.says(message.substr(cut));
-      if (number(message.substr(6, 2)) != cmd::disc) EXPECT_NE(half.hears(16), "");
+      if (number(message.substr(6, 2)) != cmd::disc) {
+        EXPECT_NE(half.hears(16), "");
+      }
     }
   }
 }
