@@ -344,7 +344,8 @@ std::size_t memory_of(const Request& request, const Session& session) {
   const std::uint32_t unit = session.item->view().edge().limits().request_alignment;
   const bool copied = !is_aligned(range.offset | range.length, unit);
   const auto with_copy = [&](std::uint64_t piece) {
-    return BufferPool::rounded(piece) + (copied ? BufferPool::rounded(piece + 2 * unit) : 0);
+    return BufferPool::rounded(piece) +
+           (copied ? BufferPool::rounded(piece + std::uint64_t{2} * unit) : 0);
   };
   switch (request.command) {
     case Command::write:

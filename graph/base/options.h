@@ -82,7 +82,7 @@ struct OptionSpec {
   Kind kind;
   std::string_view fallback;
   std::string_view help;
-  std::string_view choices = "";
+  std::string_view choices = {};
 };
 
 // Checks that every key of `options` is in one of `known`, and that the value has its kind.

@@ -15,9 +15,9 @@ asio::awaitable<void> rooted(Gate::Pass pass, asio::awaitable<void> root) {
 
 }  // namespace
 
-void spawn(asio::any_io_executor executor, Gate::Pass pass, asio::awaitable<void> root) {
-  asio::co_spawn(std::move(executor), rooted(std::move(pass), std::move(root)),
-                 [](std::exception_ptr thrown) {
+void spawn(const asio::any_io_executor& executor, Gate::Pass pass, asio::awaitable<void> root) {
+  asio::co_spawn(executor, rooted(std::move(pass), std::move(root)),
+                 [](const std::exception_ptr& thrown) {
                    // Our code does not throw; what is left is memory exhaustion, which ends the
                    // process.
                    if (thrown) std::terminate();

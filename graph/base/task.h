@@ -22,7 +22,7 @@ inline Task<> succeeded() { co_return ok; }
 
 // Starts `root` on `executor`, at once where the executor allows it; `pass` is held until it has
 // ended, so that whoever owns the gate can wait for it. Cancellation never throws in it.
-void spawn(asio::any_io_executor executor, Gate::Pass pass, asio::awaitable<void> root);
+void spawn(const asio::any_io_executor& executor, Gate::Pass pass, asio::awaitable<void> root);
 
 // Lets everything else that is ready run first, so that a long piece of work which never waits
 // starves nobody.

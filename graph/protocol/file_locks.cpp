@@ -57,8 +57,9 @@ std::optional<FileLocks::Refusal> FileLocks::prepare(EngineFile& file, Access ow
 
 void FileLocks::unlock(EngineFile& file, Bytes bytes) {
   for (unsigned bit = 0; bit < unshared_shift + permission_count; ++bit) {
+    if ((bytes & 1U << bit) == 0) continue;
     // what can't be unlocked goes with the descriptor
-    if ((bytes & 1U << bit) != 0) (void)file.unlock(byte_of(bit));
+    [[maybe_unused]] const SysResult<> unlocked = file.unlock(byte_of(bit));
   }
   held_ = static_cast<Bytes>(held_ & ~bytes);
 }

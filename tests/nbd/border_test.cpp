@@ -1,14 +1,14 @@
-// border_test.cpp - the case that gantry exists for, as a client sees it: one node, a guest that may not pass the end of
-// its disk, and an owner that moves it.
+// border_test.cpp - the case that gantry exists for, as a client sees it: one node, a guest that
+// may not pass the end of its disk, and an owner that moves it.
 #include <gtest/gtest.h>
 
 #include "tests/support/nbd_fixture.h"
 
 namespace {
 
-using testing::ElementsAre;
 using test::NbdHost;
 using test::WireClient;
+using testing::ElementsAre;
 namespace err = test::err;
 
 TEST(Border, AGuestGetsItsErrorsWhileTheOwnerOfTheSameNodeGrowsIt) {
@@ -17,8 +17,8 @@ TEST(Border, AGuestGetsItsErrorsWhileTheOwnerOfTheSameNodeGrowsIt) {
   WireClient& guest = host.attached("");
   graph::ViewOptions options("the owner");
   options.policy = graph::RangePolicy::growable;
-  options.access.taken = graph::Permission::consistent_read | graph::Permission::write |
-                         graph::Permission::resize;
+  options.access.taken =
+      graph::Permission::consistent_read | graph::Permission::write | graph::Permission::resize;
   auto owner = host.world.run(host.graph.attach(host.graph.find("default"), options));
   ASSERT_TRUE(owner) << owner.error().message;
 
