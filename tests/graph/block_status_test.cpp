@@ -13,7 +13,6 @@ using graph::ExtentKind;
 using graph::MapDepth;
 using test::code_of;
 using testing::ElementsAre;
-using testing::HasSubstr;
 using testing::IsEmpty;
 
 Extent piece(ExtentKind kind, std::uint64_t length) {

@@ -16,7 +16,6 @@ using graph::ViewOptions;
 using test::code_of;
 using test::message_of;
 using testing::ElementsAre;
-using testing::HasSubstr;
 using testing::IsEmpty;
 
 class Border : public test::GraphTest {

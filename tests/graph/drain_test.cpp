@@ -8,8 +8,6 @@ namespace {
 
 using graph::DrainedSection;
 using graph::ViewOptions;
-using test::code_of;
-using testing::ElementsAre;
 using testing::IsEmpty;
 
 class Drain : public test::GraphTest {

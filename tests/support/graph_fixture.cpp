@@ -12,7 +12,6 @@ using graph::CommonOptions;
 using graph::Edge;
 using graph::Node;
 using graph::Permission;
-using graph::Permissions;
 using graph::RangePolicy;
 using graph::Role;
 using graph::ViewOptions;
