@@ -14,7 +14,6 @@ namespace {
 using graph::CommonOptions;
 using graph::DetectZeroes;
 using graph::DiscardMode;
-using graph::Permission;
 using graph::WriteFlags;
 using graph::ZeroFlags;
 using test::code_of;

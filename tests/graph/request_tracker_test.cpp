@@ -12,7 +12,6 @@ namespace {
 
 using graph::RequestTracker;
 using testing::ElementsAre;
-using testing::IsEmpty;
 using enum graph::RequestTracker::Hold;
 
 // Claims by name: who holds one, in the order in which they got it, and letting go.

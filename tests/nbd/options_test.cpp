@@ -47,7 +47,6 @@ TEST(Protocol, S20_UnknownOptionsAreUnsupportedOnceAndTheNextParses) {
 TEST(Protocol, S21_EveryReplyHasMagicOptionTypeAndTheRightLength) {
   NbdHost host;
   WireClient& client = greeted(host);
-  std::string said;
   const std::pair<std::uint32_t, std::string> asked[] = {
       {opt::list, ""},
       {77, "x"},
