@@ -20,6 +20,8 @@ constexpr std::array server_specs{
                "how long requests in flight may take at a stop"},
     OptionSpec{"log-level", Kind::choice, "info", "the least that is logged",
                "debug|info|warning|error"},
+    OptionSpec{"log-format", Kind::choice, "text", "lines of text, or of JSON for programs",
+               "text|json"},
 };
 
 constexpr std::array export_specs{
@@ -128,6 +130,7 @@ Result<> read_server(const Options& server, Config& config) {
   config.handshake_timeout = duration("handshake-timeout");
   config.drain_timeout = duration("drain-timeout");
   config.log_level = log_level_of(reader.text("log-level"));
+  if (reader.text("log-format") == "json") config.log_format = LogFormat::json;
   return ok;
 }
 

@@ -48,6 +48,7 @@ struct Config {
   std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(10);
   LogLevel log_level = LogLevel::info;
+  LogFormat log_format = LogFormat::text;
   std::vector<NodeConfig> nodes;  // children first
   std::vector<ExportConfig> exports;
   Position position;  // of the file
