@@ -12,7 +12,8 @@ namespace {
 constexpr std::array server_specs{
     OptionSpec{
         "listen", Kind::list, default_listen,
-        "where to listen: \"unix:PATH\", \"tcp:HOST:PORT\", or a list of them; port 0 picks one"},
+        "\"unix:PATH\", \"tcp:HOST:PORT\", \"vsock:CID:PORT\", \"systemd\", a table, or a list of "
+        "them; port 0 picks one"},
     OptionSpec{"max-connections", Kind::integer, "100", "clients at a time; more are turned away"},
     OptionSpec{"handshake-timeout", Kind::duration, "10s",
                "how long a client may take to choose an export; 0s: for ever"},
@@ -74,34 +75,6 @@ Result<std::vector<std::pair<std::string, std::shared_ptr<const Options>>>> tabl
   return result;
 }
 
-Result<std::vector<Listen>> read_listen(const Options& server) {
-  const OptionValue* value = server.find("listen");
-  OptionList entries;
-  if (value == nullptr) {
-    entries.push_back({std::string(default_listen), server.position()});
-  } else if (value->text() != nullptr) {
-    entries.push_back(*value);
-  } else if (const auto* list = std::get_if<OptionList>(&value->data)) {
-    if (list->empty()) return refuse(value->position, "'listen': the list is empty");
-    entries = *list;
-  } else {
-    return refuse(value->position, "'listen': expected a string or a list of strings, not " +
-                                       std::string(value->kind_name()));
-  }
-  std::vector<Listen> result;
-  for (const OptionValue& entry : entries) {
-    if (entry.text() == nullptr) {
-      return refuse(entry.position,
-                    "'listen': expected a string such as \"tcp:127.0.0.1:10809\", not " +
-                        std::string(entry.kind_name()));
-    }
-    auto address = parse_address(*entry.text(), server.directory());
-    if (!address) return std::unexpected(at_position(entry.position, std::move(address).error()));
-    result.push_back({*std::move(address), entry.position});
-  }
-  return result;
-}
-
 LogLevel log_level_of(std::string_view text) {
   if (text == "debug") return LogLevel::debug;
   if (text == "warning") return LogLevel::warning;
@@ -109,13 +82,15 @@ LogLevel log_level_of(std::string_view text) {
 }
 
 Result<> read_server(const Options& server, Config& config) {
-  // a bare string is a list of one
+  // read_listen() knows what it may be
   Options checked(server.position());
   for (const auto& [key, value] : server.entries()) {
     if (key != "listen") checked.set(key, value);
   }
   if (auto known = check_options(checked, server_specs); !known) return known;
-  TRY(config.listen, read_listen(server));
+  if (const OptionValue* listen = server.find("listen")) {
+    TRY(config.listen, read_listen(*listen));
+  }
   const OptionReader reader(checked, server_specs);
   const std::int64_t connections = reader.integer("max-connections");
   if (connections < 1 || connections > connections_limit) {

@@ -14,16 +14,11 @@
 #include "graph/base/log.h"
 #include "graph/base/options.h"
 #include "graph/driver.h"
-#include "src/address.h"
+#include "src/listen_config.h"
 
 namespace app {
 
 using Drivers = std::span<const graph::Driver* const>;
-
-struct Listen {
-  Address address;
-  Position position;  // for messages
-};
 
 struct NodeConfig {
   std::string name;
@@ -43,6 +38,7 @@ struct ExportConfig {
 };
 
 struct Config {
+  // Empty: what systemd has opened, or else default_listen.
   std::vector<Listen> listen;
   std::uint32_t connections_max = 100;
   std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);
@@ -58,9 +54,6 @@ struct Config {
 // common_node_options().
 std::span<const OptionSpec> server_options();
 std::span<const OptionSpec> export_options();
-
-// Where a server without `listen` listens.
-inline constexpr std::string_view default_listen = "tcp:127.0.0.1:10809";
 
 // Errors: invalid_argument with file, line and column; what reading the file says.
 Result<Config> load_config(const std::string& path, Drivers drivers);

@@ -3,17 +3,16 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <asio/generic/stream_protocol.hpp>
-#include <asio/ip/address.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cerrno>
 #include <climits>
-#include <cstring>
+
+#include "src/peer.h"
 
 namespace app {
 namespace {
@@ -32,32 +31,6 @@ void set_buffer(int descriptor, int forced, int option) {
       0) {
     set(descriptor, SOL_SOCKET, option, local_buffer_size);  // as far as the system's limit allows
   }
-}
-
-template <class Address>
-Address address_in(const sockaddr_storage& storage) {
-  Address address;
-  std::memcpy(&address, &storage, sizeof address);
-  return address;
-}
-
-std::string peer_of(int descriptor, const sockaddr_storage& remote) {
-  if (remote.ss_family == AF_INET) {
-    const auto v4 = address_in<sockaddr_in>(remote);
-    return asio::ip::address_v4(ntohl(v4.sin_addr.s_addr)).to_string() + ":" +
-           std::to_string(ntohs(v4.sin_port));
-  }
-  if (remote.ss_family == AF_INET6) {
-    const auto v6 = address_in<sockaddr_in6>(remote);
-    asio::ip::address_v6::bytes_type bytes;
-    std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
-    return "[" + asio::ip::address_v6(bytes, v6.sin6_scope_id).to_string() +
-           "]:" + std::to_string(ntohs(v6.sin6_port));
-  }
-  ucred credentials{};
-  socklen_t length = sizeof credentials;
-  if (::getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return "unix";
-  return "unix pid " + std::to_string(credentials.pid) + " uid " + std::to_string(credentials.uid);
 }
 
 class SocketStream final : public Stream {
@@ -156,7 +129,7 @@ Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& execu
     set(descriptor, IPPROTO_TCP, TCP_NODELAY, 1);
     set(descriptor, SOL_SOCKET, SO_KEEPALIVE, 1);
   }
-  std::string peer = peer_of(descriptor, remote);
+  std::string peer = peer_of(descriptor).text;
   return std::make_unique<SocketStream>(std::move(socket), std::move(peer));
 }
 

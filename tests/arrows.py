@@ -21,7 +21,7 @@ ROOMS = [
 ]
 # library -> how its headers begin
 LIBRARIES = {"spdlog": ("spdlog/",), "liburing": ("liburing",), "toml++": ("toml++/",), "CLI11": ("CLI/",),
-             "nlohmann-json": ("nlohmann/",)}
+             "nlohmann-json": ("nlohmann/",), "libsystemd": ("systemd/",)}
 # not in graph/, nbd/, formats/, but for what graph/base/ implements with them
 UNSIMULATED = re.compile(
     r"std::(?:recursive_|shared_|timed_)?mutex|std::(?:j?thread|condition_variable)|"
