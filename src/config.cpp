@@ -4,7 +4,7 @@
 #include <array>
 
 #include "nbd/export.h"
-#include "src/toml.h"
+#include "src/include.h"
 
 namespace app {
 namespace {
@@ -246,7 +246,7 @@ Result<> check_wire_text(std::string_view what, std::string_view text) {
 }
 
 Result<Config> read_config(const Options& root, Drivers drivers) {
-  const std::vector<std::string> sections{"server", "nodes", "exports"};
+  const std::vector<std::string> sections{"server", "nodes", "exports", "include"};
   for (const auto& [key, value] : root.entries()) {
     if (std::ranges::find(sections, key) == sections.end()) {
       return refuse(value.position,
@@ -267,7 +267,7 @@ Result<Config> read_config(const Options& root, Drivers drivers) {
 }
 
 Result<Config> load_config(const std::string& path, Drivers drivers) {
-  TRY(const Options root, load_toml(path));
+  TRY(const Options root, load_with_includes(path));
   return read_config(root, drivers);
 }
 
