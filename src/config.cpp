@@ -255,6 +255,7 @@ Result<Config> read_config(const Options& root, Drivers drivers) {
   }
   Config config;
   config.position.file = root.position().file;
+  config.tree = std::make_shared<const Options>(root);
   TRY(const auto server, table_at(root, "server"));
   if (auto read = read_server(*server, config); !read) return std::unexpected(read.error());
   if (auto read = read_nodes(root, drivers, config); !read) return std::unexpected(read.error());

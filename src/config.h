@@ -47,7 +47,8 @@ struct Config {
   LogFormat log_format = LogFormat::text;
   std::vector<NodeConfig> nodes;  // children first
   std::vector<ExportConfig> exports;
-  Position position;  // of the file
+  Position position;  // of the file; without a name where there is none
+  std::shared_ptr<const Options> tree = std::make_shared<const Options>();  // all of the above
 };
 
 // The keys of [server] and of [exports.NAME]; those of [nodes.NAME] are the driver's and

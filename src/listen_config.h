@@ -27,6 +27,7 @@ struct SocketFile {
   std::optional<mode_t> mode;
   std::optional<NamedId<uid_t>> owner;
   std::optional<NamedId<gid_t>> group;
+  bool operator==(const SocketFile&) const = default;
 };
 
 struct Listen {
