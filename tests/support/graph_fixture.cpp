@@ -4,6 +4,7 @@
 #include <array>
 
 #include "formats/formats.h"
+#include "graph/filter/filter.h"
 #include "graph/protocol/protocol.h"
 
 namespace test {
@@ -19,7 +20,7 @@ using graph::ViewOptions;
 namespace {
 
 constexpr std::array drivers{&graph::memory_driver, &graph::null_co_driver, &formats::raw_driver,
-                             &pass_driver};
+                             &graph::blkdebug_driver, &pass_driver};
 
 }  // namespace
 
