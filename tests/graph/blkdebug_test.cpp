@@ -24,34 +24,19 @@ using testing::IsEmpty;
 
 class BlkDebug : public test::GraphTest {
  protected:
-  // A node from what a person would write.
-  Result<graph::Node*> try_node(const std::string& name, const std::string& toml) {
-    const auto options = app::parse_toml(toml, "a.toml");
-    if (!options) return std::unexpected(options.error());
-    auto added = run(graph.add(name, *options));
-    if (!added) return std::unexpected(added.error());
-    kept_.push_back(*added);
-    return added->get();
-  }
-  graph::Node& node(const std::string& name, const std::string& toml) {
-    const auto made = try_node(name, toml);
-    EXPECT_OK(made);
-    return **made;
-  }
   graph::Node& faulty(const std::string& keys, const std::string& image = "disk",
                       const std::string& name = "faulty") {
-    return node(name, "driver = 'blkdebug'\nimage = '" + image + "'\n" + keys);
+    return add(name, "driver = 'blkdebug'\nimage = '" + image + "'\n" + keys);
   }
   graph::Node& raw_over(const std::string& file, const std::string& name = "raw") {
-    return node(name, "driver = 'raw'\nfile = '" + file + "'\n");
+    return add(name, "driver = 'raw'\nfile = '" + file + "'\n");
   }
   // The line that a configuration of blkdebug is refused with.
   std::string complaint(const std::string& keys) {
-    const auto made = try_node("bad", "driver = 'blkdebug'\nimage = 'disk'\n" + keys);
+    const auto made = try_add("bad", "driver = 'blkdebug'\nimage = 'disk'\n" + keys);
     EXPECT_FALSE(made) << keys;
     return message_of(made);
   }
-  std::vector<std::shared_ptr<graph::Node>> kept_;
 };
 
 TEST_F(BlkDebug, WithoutRulesPassesEverythingOnAsItIs) {
@@ -148,7 +133,7 @@ TEST_F(BlkDebug, BelowAWindowErrorsComeAtTheRightByte) {
   disk("disk", 4096);
   faulty("inject-error = [{ event = 'read_aio', sector = 3 }]");
   test::View& view =
-      reader(node("raw", "driver = 'raw'\nfile = 'faulty'\noffset = 1024\nsize = 2048\n"));
+      reader(add("raw", "driver = 'raw'\nfile = 'faulty'\noffset = 1024\nsize = 2048\n"));
 
   EXPECT_OK(read(view, {0, 512}));
   const auto failed = read(view, {512, 512});
