@@ -33,7 +33,7 @@ bool is_written_and_watched(const Edge* child) {
   return child->may(Permission::write) && child->is_watched();
 }
 
-asio::awaitable<void> tell_children(const Node& node, DebugEvent event) {
+asio::awaitable<void> tell_children(Node& node, DebugEvent event) {
   const std::vector<Edge*> children = node.children();
   for (Edge* child : children) {
     if (is_written_and_watched(child)) co_await child->event(event);

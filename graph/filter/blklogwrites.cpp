@@ -45,10 +45,7 @@ class BlkLogWrites final : public Filter {
   Task<> write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) override;
   Task<> write_zeroes(Range range, ZeroFlags flags) override;
   Task<> discard(Range range) override;
-  Task<> resize(std::uint64_t size) override {
-    ++changes_;
-    return file().resize(size);
-  }
+  Task<> resize(std::uint64_t size) override;
   Task<> flush_to_disk() override;
   Task<> close() override { return log_.close(); }
 
@@ -60,31 +57,37 @@ class BlkLogWrites final : public Filter {
   }
   Edge log_file_;
   WriteLog log_;
-  std::uint64_t changes_ = 0;
+  std::uint64_t changes_ = 0;  // that have ended and are logged
   std::uint64_t flushed_ = 0;  // changes_ when the last flush began
 };
 
 // A change that failed may have happened in part: it is logged nevertheless.
 Task<> BlkLogWrites::write(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
   Result<> done = co_await file().write(offset, data, flags);
-  ++changes_;
   Result<> logged = co_await log_.add_write(offset, data);
+  ++changes_;
   co_return outcome(std::move(done), std::move(logged), offset);
 }
 
 Task<> BlkLogWrites::write_zeroes(Range range, ZeroFlags flags) {
   Result<> done = co_await file().write_zeroes(range, flags);
   if (!done && done.error().code == Errc::not_supported) co_return done;  // Z-5: nothing changed
-  ++changes_;
   Result<> logged = co_await log_.add_zeroes(range);
+  ++changes_;
   co_return outcome(std::move(done), std::move(logged), range.offset);
 }
 
 Task<> BlkLogWrites::discard(Range range) {
   Result<> done = co_await file().discard(range);
-  ++changes_;
   Result<> logged = co_await log_.add_discard(range);
+  ++changes_;
   co_return outcome(std::move(done), std::move(logged), range.offset);
+}
+
+Task<> BlkLogWrites::resize(std::uint64_t size) {
+  Result<> done = co_await file().resize(size);
+  ++changes_;
+  co_return done;
 }
 
 // One that failed has not happened, and one without a change before it says nothing.
