@@ -173,9 +173,10 @@ Task<> read_extent(Node& node, const Extent& extent, std::uint64_t offset, const
   const Buffers rest = part.slice(there, part.size() - there);
   fill_zero(rest);
   if (there == 0) co_return ok;
-  if (extent.via->is_watched()) {
-    const bool below = extent.kind == ExtentKind::below;
-    co_await extent.via->event(below ? DebugEvent::read_backing_aio : DebugEvent::read_aio);
+  const bool below = extent.kind == ExtentKind::below;
+  Edge* listener = below ? node.child("file") : extent.via;  // as QEMU's formats tell it
+  if (listener != nullptr && listener->is_watched()) {
+    co_await listener->event(below ? DebugEvent::read_backing_aio : DebugEvent::read_aio);
   }
   Result<> done = co_await extent.via->read(extent.offset, first);
   if (done) co_return done;

@@ -129,6 +129,29 @@ TEST_F(BlkDebug, AboveItRawSaysWhenItReadsAndWrites) {
   EXPECT_EQ(code_of(write(view, 0, "x")), Errc::no_space);
 }
 
+TEST_F(BlkDebug, AFormatSaysToItsFileFromWhereItReads) {
+  disk("disk", 4096);
+  graph::Node& made = faulty(
+      "inject-error = [{ event = 'read_aio', iotype = 'read', once = true }]\n"
+      "set-state = [{ event = 'read_backing_aio', new_state = 2 }]");
+  test::Disk& base = disk("base", 1024);
+  test::Table& top = overlay("top", made, base, 1024);
+  top.put({0, 512}, graph::ExtentKind::data);
+  test::View& view = reader(top);
+  Breakpoints& points = *graph::breakpoints_of(made);
+  points.suspend_at(DebugEvent::read_backing_aio, "A");
+
+  EXPECT_EQ(code_of(read(view, {0, 512})), Errc::io_error);
+  const auto reading = start_read(view, {512, 512});
+  settle();
+  EXPECT_TRUE(points.is_suspended("A"));
+  EXPECT_EQ(base.script.count("read"), 0U);
+  EXPECT_OK(points.resume("A"));
+  settle();
+
+  EXPECT_TRUE(reading->succeeded());
+}
+
 TEST_F(BlkDebug, BelowAWindowErrorsComeAtTheRightByte) {
   disk("disk", 4096);
   faulty("inject-error = [{ event = 'read_aio', sector = 3 }]");
