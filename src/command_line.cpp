@@ -64,6 +64,7 @@ struct Parsed {
   ServeCommand serve;
   GraphCommand graph;
   ExportCommand exported;
+  std::string io_engine = "auto";
   std::string offset = "0";
   std::string size;
   std::string help_topic;
@@ -88,6 +89,7 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
     return "there is no format '" + printable(text) + "', known are: " + joined(names);
   };
   const auto address = [](const std::string& text) { return complaint(parse_address(text)); };
+  const std::vector<std::string> engines{"auto", "io_uring", "threads"};
   command.add_option("IMAGE", exported.image, "file or block device")->required();
   command
       .add_option("--format", exported.format, "of the image; without it only raw ones are served")
@@ -105,6 +107,9 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("--max-connections", exported.connections_max, "clients at a time")
       ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command.add_option("--io-engine", parsed.io_engine, "how files are read and written")
+      ->check(CLI::IsMember(engines))
       ->capture_default_str();
   command.add_option("--offset", parsed.offset, "first byte of the image that is served")
       ->check(bytes);
@@ -163,6 +168,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   if (serve.parsed()) return parsed.serve;
   if (graph.parsed()) return parsed.graph;
   parsed.exported.offset = parse_bytes(parsed.offset).value_or(0);
+  parsed.exported.io_engine = engine_kind_of(parsed.io_engine);
   if (!parsed.size.empty()) parsed.exported.size = parse_bytes(parsed.size).value_or(0);
   return parsed.exported;
 }
@@ -188,6 +194,7 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
 
   TRY(Config config, read_config(root, drivers));
   config.connections_max = command.connections_max;
+  config.io_engine = command.io_engine;
   if (!command.listen.empty()) config.listen.clear();
   for (const std::string& where : command.listen) {
     TRY(Address address, parse_address(where));

@@ -18,6 +18,9 @@ constexpr std::array server_specs{
                "how long a client may take to choose an export; 0s: for ever"},
     OptionSpec{"drain-timeout", Kind::duration, "10s",
                "how long requests in flight may take at a stop"},
+    OptionSpec{"io-engine", Kind::choice, "auto",
+               "how files are read and written; auto: by io_uring where it is allowed",
+               engine_kinds},
     OptionSpec{"log-level", Kind::choice, "info", "the least that is logged",
                "debug|info|warning|error"},
 };
@@ -127,6 +130,7 @@ Result<> read_server(const Options& server, Config& config) {
   };
   config.handshake_timeout = duration("handshake-timeout");
   config.drain_timeout = duration("drain-timeout");
+  config.io_engine = engine_kind_of(reader.text("io-engine"));
   config.log_level = log_level_of(reader.text("log-level"));
   return ok;
 }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/base/engines.h"
 #include "graph/base/log.h"
 #include "graph/base/options.h"
 #include "graph/driver.h"
@@ -47,6 +48,7 @@ struct Config {
   std::uint32_t connections_max = 100;
   std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(10);
+  EngineKind io_engine = EngineKind::automatic;
   LogLevel log_level = LogLevel::info;
   std::vector<NodeConfig> nodes;  // children first
   std::vector<ExportConfig> exports;

@@ -28,7 +28,7 @@ using Body = Task<int> (*)(app::Worker& worker, const app::Config& config, app::
 int run(const Result<app::Config>& config, Body body) {
   if (!config) return fail(config.error());
   const std::unique_ptr<Log> log = stderr_log(config->log_level);
-  const Result<std::unique_ptr<app::Worker>> worker = app::Worker::create(*log);
+  const Result<std::unique_ptr<app::Worker>> worker = app::Worker::create(*log, config->io_engine);
   if (!worker) return fail(worker.error());
   const Result<int> status = (*worker)->run(body(**worker, *config, drivers));
   return status ? *status : fail(status.error());

@@ -3,13 +3,11 @@
 #include <cassert>
 #include <optional>
 
-#include "graph/base/uring_engine.h"
-
 namespace app {
 
-Result<std::unique_ptr<Worker>> Worker::create(Log& log) {
+Result<std::unique_ptr<Worker>> Worker::create(Log& log, EngineKind engine) {
   std::unique_ptr<Worker> worker(new Worker());
-  TRY(worker->engine_, make_uring_engine(worker->context_));
+  TRY(worker->engine_, make_engine(engine, worker->context_));
   worker->home_ = std::make_unique<Home>(worker->context_.get_executor(), worker->clock_,
                                          *worker->engine_, worker->buffers_, log);
   return worker;

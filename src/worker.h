@@ -4,6 +4,7 @@
 #include <asio/io_context.hpp>
 #include <memory>
 
+#include "graph/base/engines.h"
 #include "graph/base/home.h"
 #include "graph/base/steady_clock.h"
 #include "graph/base/task.h"
@@ -13,8 +14,8 @@ namespace app {
 class Worker {
  public:
   // Lifetime: `log` outlives the worker. Made and run on one thread.
-  // Errors: not_supported when there is no way to read files here.
-  static Result<std::unique_ptr<Worker>> create(Log& log);
+  // Errors: not_supported when that engine can't be had here.
+  static Result<std::unique_ptr<Worker>> create(Log& log, EngineKind engine);
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 

@@ -573,7 +573,7 @@ Task<std::unique_ptr<Node>> open_file(OpenContext& context) {
   }
   SysResult<FileStatus> status = co_await (*opened)->status();
   while (was_interrupted(status)) status = co_await (*opened)->status();
-  if (!status || !status->is_regular) {
+  if (!status || status->kind != FileKind::regular) {
     (void)co_await (*opened)->close();
     if (!status) {
       co_return context.blame("filename", open_fault(context, status.error(),

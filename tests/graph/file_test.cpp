@@ -1,4 +1,5 @@
-// The file node on two disks, a simulated one and the kernel's; what only one can do comes last.
+// The file node on two disks, a simulated one and, with each engine, the kernel's; what only one
+// can do comes last.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -63,6 +64,7 @@ class SimPlace final : public Place {
 
 class RealPlace final : public Place {
  public:
+  explicit RealPlace(EngineKind engine) : world_(engine) {}
   std::string missing() const override {
     return world_.missing().empty() && folder_.is_tmpfs() ? "TMPDIR is a tmpfs" : world_.missing();
   }
@@ -203,7 +205,7 @@ class File : public testing::TestWithParam<const char*> {
     if (std::string_view(GetParam()) == "simulated") {
       place_ = std::make_unique<SimPlace>();
     } else {
-      place_ = std::make_unique<RealPlace>();
+      place_ = std::make_unique<RealPlace>(engine_kind_of(GetParam()));
       if (!place_->missing().empty()) GTEST_SKIP() << place_->missing();
     }
   }
@@ -212,7 +214,7 @@ class File : public testing::TestWithParam<const char*> {
  private:
   std::unique_ptr<Place> place_;
 };
-INSTANTIATE_TEST_SUITE_P(Disks, File, testing::Values("simulated", "real"),
+INSTANTIATE_TEST_SUITE_P(Disks, File, testing::Values("simulated", "io_uring", "threads"),
                          [](const auto& chosen) { return std::string(chosen.param); });
 
 TEST_P(File, GivesBackWhatWasWrittenAtAnyOffset) {
@@ -465,9 +467,16 @@ TEST_P(File, FlushesAReadOnlyFileWithSuccess) {
   EXPECT_DONE(file.flush());
 }
 
-TEST(FileOnARealDisk, FailsReadsBehindAnEndThatSomebodyElseMoved) {
-  RealPlace place;
-  if (!place.missing().empty()) GTEST_SKIP() << place.missing();
+class FileOnARealDisk : public testing::TestWithParam<EngineKind> {
+ protected:
+  void SetUp() override {
+    if (!place.missing().empty()) GTEST_SKIP() << place.missing();
+  }
+  RealPlace place{GetParam()};
+};
+INSTANTIATE_TEST_SUITE_P(Engines, FileOnARealDisk, test::each_engine, test::engine_of_case);
+
+TEST_P(FileOnARealDisk, FailsReadsBehindAnEndThatSomebodyElseMoved) {
   place.make("a", std::string(100'000, 'a'));
   FileGraph file(place);
   ASSERT_DONE(file.open("a"));
@@ -480,9 +489,7 @@ TEST(FileOnARealDisk, FailsReadsBehindAnEndThatSomebodyElseMoved) {
   EXPECT_EQ(read.error().offset, 50'000U);
 }
 
-TEST(FileOnARealDisk, IsNoFolderAndNoFifo) {
-  RealPlace place;
-  if (!place.missing().empty()) GTEST_SKIP() << place.missing();
+TEST_P(FileOnARealDisk, IsNoFolderAndNoFifo) {
   ASSERT_EQ(::mkdir(place.path("folder").c_str(), 0700), 0);
   ASSERT_EQ(::mkfifo(place.path("fifo").c_str(), 0600), 0);
   for (const char* name : {"folder", "fifo"}) {
