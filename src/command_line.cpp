@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 
 namespace app {
@@ -179,7 +180,9 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
     return OptionValue{std::make_shared<Options>(std::move(options)), {}};
   };
   Options file;
-  file.set("driver", text("file"));
+  std::error_code unknown;  // then opening it says what is wrong
+  const bool is_device = std::filesystem::is_block_file(command.image, unknown);
+  file.set("driver", text(is_device ? "host_device" : "file"));
   file.set("filename", text(command.image));
   file.set("read-only", OptionValue{!command.writable, {}});
   Options image;
