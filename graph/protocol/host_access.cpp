@@ -72,7 +72,10 @@ void HostFile::abort_access() {
 Task<> HostFile::close() {
   locks_.release_all(*file_);
   const SysResult<> done = co_await file_->close();
-  if (!done) co_return std::unexpected(system_fault(done.error(), 0, "close"));
+  // interrupted: closed nevertheless, as Linux does it
+  if (!done && !was_interrupted(done)) {
+    co_return std::unexpected(system_fault(done.error(), 0, "close"));
+  }
   if (failed_) co_return std::unexpected(lost_writes());
   co_return ok;
 }

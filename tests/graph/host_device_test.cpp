@@ -158,8 +158,9 @@ TEST_F(HostDevice, KeepsItsSizeWhereAViewWouldLoseBytes) {
   ASSERT_OK(device.attach_export());
 
   EXPECT_EQ(device.view->size(), size);
-  EXPECT_THAT(place.log().warnings, testing::ElementsAre(HasSubstr(
-                                        "the device has 524288 bytes now instead of 1048576")));
+  EXPECT_THAT(
+      place.log().warnings,
+      testing::ElementsAre(HasSubstr("the device has 524288 bytes now instead of 1048576")));
   const auto read = device.read(size / 2 - 512, 1024);
   EXPECT_EQ(code_of(read), Errc::io_error);
   EXPECT_EQ(read.error().offset, size / 2);
@@ -270,8 +271,7 @@ class HostDeviceOnALoopDevice : public testing::TestWithParam<EngineKind> {
   LoopDevice loop{place.path("disk"), size};
   FileGraph device{place};
 };
-INSTANTIATE_TEST_SUITE_P(Engines, HostDeviceOnALoopDevice, test::each_engine,
-                         test::engine_of_case);
+INSTANTIATE_TEST_SUITE_P(Engines, HostDeviceOnALoopDevice, test::each_engine, test::engine_of_case);
 
 TEST_P(HostDeviceOnALoopDevice, StoresZeroesAndDiscards) {
   ASSERT_OK(device.open(loop.name()));

@@ -1,5 +1,5 @@
-// file_graph.h - a node of a file, on a simulated disk or a real one, as one object that a test can ask
-// everything.
+// file_graph.h - a node of a file, on a simulated disk or a real one, as one object that a test can
+// ask everything.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -100,8 +100,8 @@ class FileGraph {
   FileGraph(const FileGraph&) = delete;
   FileGraph& operator=(const FileGraph&) = delete;
   ~FileGraph() {
-    if (view) (void)place_.run(graph_.detach(std::move(view)));
-    (void)place_.run(graph_.close());
+    if (view) (void)detach();
+    (void)close();
   }
 
   using Keys = std::initializer_list<std::pair<const char*, OptionValue>>;
@@ -126,6 +126,7 @@ class FileGraph {
     wanted.access.taken = Permission::consistent_read | Permission::write;
     return place_.run(attach_view(wanted));
   }
+  Result<> close() { return place_.run(graph_.close()); }
   Result<> detach() { return place_.run(graph_.detach(std::move(view))); }
 
   Result<> write(std::uint64_t offset, std::string_view data, graph::WriteFlags flags = {}) {
