@@ -23,6 +23,7 @@ class OpenContext final : public Parent {
   std::string describe() const override { return "node '" + node_name_ + "'"; }
 
   const std::string& node_name() const { return node_name_; }
+  std::string_view driver_name() const { return driver_name_; }
   const OptionReader& options() const { return reader_; }
   const CommonOptions& common() const { return common_; }
   Home& home() const;
@@ -38,6 +39,7 @@ class OpenContext final : public Parent {
   friend class Graph;
   Graph& graph_;
   std::string node_name_;
+  std::string_view driver_name_;
   OptionReader reader_;
   CommonOptions common_;
   std::vector<std::shared_ptr<Node>> attached_;  // what it held, for when opening fails

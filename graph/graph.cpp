@@ -74,6 +74,7 @@ OpenContext::OpenContext(Graph& graph, std::string node_name, const Options& opt
                          const Driver& driver, CommonOptions common)
     : graph_(graph),
       node_name_(std::move(node_name)),
+      driver_name_(driver.name),
       reader_(options, driver.options, common_options),
       common_(common) {}
 
@@ -276,7 +277,16 @@ Task<> Graph::reap() {
   co_return first;
 }
 
+// Children first: a parent's size follows from theirs.
+Task<> Graph::reread_sizes(std::shared_ptr<Node> node) {
+  std::vector<std::shared_ptr<Node>> below;
+  for (const Edge* edge : node->children()) below.push_back(edge->shared_node());
+  for (const auto& child : below) CO_CHECK(co_await reread_sizes(child));
+  co_return co_await node->reread_size();
+}
+
 Task<std::unique_ptr<BlockBackend>> Graph::attach(std::shared_ptr<Node> node, ViewOptions options) {
+  CO_CHECK(co_await reread_sizes(node));
   if (options.window && !options.window->lies_within(node->size())) {
     co_return failure(Errc::invalid_argument,
                       options.user + ": the window of " + std::to_string(options.window->length) +

@@ -55,7 +55,8 @@ class Graph {
   std::shared_ptr<Node> find(std::string_view name) const;
 
   // A new user of `node`. Warns when `node`'s format must grow a child that can't.
-  // Errors: busy (permissions), read_only, invalid_argument (a window that leaves the node).
+  // Its size is what the node and those below it have now, see Node::reread_size(). Errors: busy
+  // (permissions), read_only, invalid_argument (a window that leaves the node).
   Task<std::unique_ptr<BlockBackend>> attach(std::shared_ptr<Node> node, ViewOptions options);
   // Waits for the view's requests, turns away those that wait for the end of a drain; then it is
   // gone, and so are implicit nodes that nobody else uses. Errors: what closing them says.
@@ -91,6 +92,7 @@ class Graph {
   Task<> close_node(std::shared_ptr<Node> node);
   Task<> release(std::unique_ptr<BlockBackend> view);
   Task<> give_up(OpenContext& context);
+  Task<> reread_sizes(std::shared_ptr<Node> node);
   void warn_if_growth_is_impossible(Node& node);
 
   Home& home_;

@@ -147,6 +147,9 @@ class Node : public Parent {
   virtual Task<> flush_to_disk() { return succeeded(); }
   // Cuts or grows to exactly `size` bytes; what is new reads as zeroes.
   virtual Task<> resize(std::uint64_t size);
+  // What stores the bytes may have become longer by itself, as block devices do: looks, and
+  // believes what it sees as far as no view loses bytes. Called before a view is attached.
+  virtual Task<> reread_size() { return succeeded(); }
   // Brings the range nearer. Errors: not_supported: then it is read instead.
   virtual Task<> prefetch(Range range);
   // Where the bytes of `range` live, see extent.h.

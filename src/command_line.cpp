@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 
 namespace app {
@@ -82,6 +83,7 @@ struct Parsed {
   ServeCommand serve;
   GraphCommand graph;
   ExportCommand exported;
+  std::string io_engine = "auto";
   std::string offset = "0";
   std::string size;
   std::string help_topic;
@@ -106,6 +108,7 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
     return "there is no format '" + printable(text) + "', known are: " + joined(names);
   };
   const auto address = [](const std::string& text) { return complaint(parse_address(text)); };
+  const std::vector<std::string> engines{"auto", "io_uring", "threads"};
   command.add_option("IMAGE", exported.image, "file or block device")->required();
   command
       .add_option("--format", exported.format, "of the image; without it only raw ones are served")
@@ -123,6 +126,9 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("--max-connections", exported.connections_max, "clients at a time")
       ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command.add_option("--io-engine", parsed.io_engine, "how files are read and written")
+      ->check(CLI::IsMember(engines))
       ->capture_default_str();
   command.add_option("--offset", parsed.offset, "first byte of the image that is served")
       ->check(bytes);
@@ -181,6 +187,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   if (serve.parsed()) return parsed.serve;
   if (graph.parsed()) return parsed.graph;
   parsed.exported.offset = parse_bytes(parsed.offset).value_or(0);
+  parsed.exported.io_engine = engine_kind_of(parsed.io_engine);
   if (!parsed.size.empty()) parsed.exported.size = parse_bytes(parsed.size).value_or(0);
   return parsed.exported;
 }
@@ -191,7 +198,9 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
     return OptionValue{std::make_shared<Options>(std::move(options)), {}};
   };
   Options file;
-  file.set("driver", text("file"));
+  std::error_code unknown;  // then opening it says what is wrong
+  const bool is_device = std::filesystem::is_block_file(command.image, unknown);
+  file.set("driver", text(is_device ? "host_device" : "file"));
   file.set("filename", text(command.image));
   file.set("read-only", OptionValue{!command.writable, {}});
   Options image;
@@ -206,6 +215,7 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
 
   TRY(Config config, read_config(root, drivers));
   config.limits.connections_max = command.connections_max;
+  config.io_engine = command.io_engine;
   if (!command.listen.empty()) config.listen.clear();
   for (const std::string& where : command.listen) {
     TRY(Address address, parse_address(where));

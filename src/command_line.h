@@ -30,6 +30,7 @@ struct ExportCommand {
   std::string description;
   std::vector<std::string> listen;  // none: default_listen
   std::uint32_t connections_max = 100;
+  EngineKind io_engine = EngineKind::automatic;
   std::uint64_t offset = 0;           // bytes
   std::optional<std::uint64_t> size;  // bytes
 };

@@ -35,6 +35,9 @@ constexpr std::array server_specs{
                "a TCP client that answers nothing for so long is lost; 0s: the system decides"},
     OptionSpec{"drain-timeout", Kind::duration, "10s",
                "how long requests in flight may take at a stop, and then the last flush"},
+    OptionSpec{"io-engine", Kind::choice, "auto",
+               "how files are read and written; auto: by io_uring where it is allowed",
+               engine_kinds},
     OptionSpec{"log-level", Kind::choice, "info", "the least that is logged",
                "debug|info|warning|error"},
     OptionSpec{"log-format", Kind::choice, "text", "lines of text, or of JSON for programs",
@@ -116,6 +119,7 @@ Result<> read_server(const Options& server, Config& config) {
                                                   std::to_string(workers_limit));
   }
   config.workers = static_cast<std::uint32_t>(workers);
+  config.io_engine = engine_kind_of(reader.text("io-engine"));
   config.log_level = log_level_of(reader.text("log-level"));
   if (reader.text("log-format") == "json") config.log_format = LogFormat::json;
   return ok;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/base/engines.h"
 #include "graph/base/log.h"
 #include "graph/base/options.h"
 #include "graph/driver.h"
@@ -43,6 +44,7 @@ struct Config {
   std::vector<Listen> listen;
   std::uint32_t workers = 0;  // 0: one for each processor
   ServiceLimits limits;
+  EngineKind io_engine = EngineKind::automatic;
   LogLevel log_level = LogLevel::info;
   LogFormat log_format = LogFormat::text;
   std::vector<NodeConfig> nodes;  // children first

@@ -16,11 +16,12 @@ std::size_t processors() {
 
 }  // namespace
 
-Result<std::unique_ptr<Crew>> Crew::create(std::size_t wanted, Log& log, MemoryAccount& memory) {
+Result<std::unique_ptr<Crew>> Crew::create(std::size_t wanted, EngineKind engine, Log& log,
+                                           MemoryAccount& memory) {
   std::unique_ptr<Crew> crew(new Crew());
   if (wanted == 0) wanted = processors();
   while (crew->workers_.size() < wanted) {
-    TRY(std::unique_ptr<Worker> worker, Worker::create(log, &memory));
+    TRY(std::unique_ptr<Worker> worker, Worker::create(log, engine, &memory));
     crew->workers_.push_back(std::move(worker));
   }
   // only now: all have their branch of the memory

@@ -13,7 +13,8 @@ class Crew {
   // As many workers as wanted; 0 means one for each processor that this process may use.
   // Lifetime: `log` and `memory` outlive the crew.
   // Errors: as Worker::create.
-  static Result<std::unique_ptr<Crew>> create(std::size_t wanted, Log& log, MemoryAccount& memory);
+  static Result<std::unique_ptr<Crew>> create(std::size_t wanted, EngineKind engine, Log& log,
+                                              MemoryAccount& memory);
   // Waits for everything that was started on the workers.
   ~Crew();
   Crew(const Crew&) = delete;

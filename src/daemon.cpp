@@ -162,7 +162,7 @@ Task<int> serve(Worker& worker, const Config& config, Drivers drivers) {
   CO_CHECK(check_exports(config));
   Home& front = worker.home();
   MemoryAccount memory(config.limits.buffer_memory);
-  CO_TRY(const std::unique_ptr<Crew> crew, Crew::create(config.workers, front.log, memory));
+  CO_TRY(const std::unique_ptr<Crew> crew, Crew::create(config.workers, config.io_engine, front.log, memory));
   Daemon daemon(front, *crew, config, drivers);
   co_return co_await daemon.run();
 }

@@ -14,9 +14,10 @@
 
 namespace {
 
-constexpr std::array drivers{&graph::file_driver,     &graph::memory_driver,
-                             &graph::null_co_driver,  &formats::raw_driver,
-                             &graph::blkdebug_driver, &graph::blklogwrites_driver};
+constexpr std::array drivers{&graph::file_driver,     &graph::host_device_driver,
+                             &graph::memory_driver,   &graph::null_co_driver,
+                             &formats::raw_driver,    &graph::blkdebug_driver,
+                             &graph::blklogwrites_driver};
 
 constexpr std::size_t message_length_max = 2048;
 
@@ -36,7 +37,7 @@ int run(const Result<app::Config>& config, Body body) {
     log->error(error.message);
     return EXIT_FAILURE;
   };
-  const Result<std::unique_ptr<app::Worker>> worker = app::Worker::create(*log);
+  const Result<std::unique_ptr<app::Worker>> worker = app::Worker::create(*log, config->io_engine);
   if (!worker) return end(worker.error());
   const Result<int> status = (*worker)->run(body(**worker, *config, drivers));
   return status ? *status : end(status.error());

@@ -4,14 +4,13 @@
 
 #include <cassert>
 
-#include "graph/base/uring_engine.h"
-
 namespace app {
 
-Result<std::unique_ptr<Worker>> Worker::create(Log& log, MemoryAccount* memory) {
+Result<std::unique_ptr<Worker>> Worker::create(Log& log, EngineKind engine,
+                                               MemoryAccount* memory) {
   std::unique_ptr<Worker> worker(new Worker());
   if (memory != nullptr) worker->memory_.emplace(*memory, worker->context_.get_executor());
-  TRY(worker->engine_, make_uring_engine(worker->context_));
+  TRY(worker->engine_, make_engine(engine, worker->context_));
   worker->home_ = std::make_unique<Home>(worker->context_.get_executor(), worker->clock_,
                                          *worker->engine_, worker->buffers_, log,
                                          memory == nullptr ? nullptr : &*worker->memory_);

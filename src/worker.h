@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "graph/base/engines.h"
 #include "graph/base/home.h"
 #include "graph/base/steady_clock.h"
 #include "graph/base/task.h"
@@ -18,8 +19,9 @@ class Worker {
  public:
   // Without `memory`, what its connections have in flight counts for each of them only.
   // Lifetime: `log` and `memory` outlive the worker.
-  // Errors: not_supported when there is no way to read files here.
-  static Result<std::unique_ptr<Worker>> create(Log& log, MemoryAccount* memory = nullptr);
+  // Errors: not_supported when that engine can't be had here.
+  static Result<std::unique_ptr<Worker>> create(Log& log, EngineKind engine,
+                                                MemoryAccount* memory = nullptr);
   // Requires: it does not run.
   ~Worker();
   Worker(const Worker&) = delete;

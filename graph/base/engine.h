@@ -1,7 +1,7 @@
-// engine.h - every call that a file needs from the system, as one seam: implemented by io_uring in
-// the daemon (uring_engine.h) and by a simulated disk in tests. It adds nothing to what the kernel
-// does: short counts stay short, errors are errno numbers. What to make of them is the file node's
-// affair.
+// engine.h - every call that a file needs from the system, as one seam: implemented by io_uring or
+// by threads in the daemon (engines.h) and by a simulated disk in tests. It adds nothing to what
+// the kernel does: short counts stay short, errors are errno numbers. What to make of them is the
+// file node's affair.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,13 @@ enum class FallocateMode : std::uint8_t {
   punch_hole,  // deallocate; reads zero; keeps the size
   zero_range,  // reads zero, stays provisioned; keeps the size
 };
+// What only a block device does. Offset and length are multiples of its block size.
+enum class DeviceCall : std::uint8_t {
+  discard,   // BLKDISCARD: the content becomes anything
+  zero_out,  // BLKZEROOUT: reads zero, stays provisioned; writes zeroes where the device can't
+};
 enum class Seek : std::uint8_t { data, hole };
+enum class FileKind : std::uint8_t { regular, block_device, other };
 
 struct OpenFlags {
   FileAccess access = FileAccess::read_only;
@@ -42,12 +48,15 @@ struct OpenFlags {
 struct FileStatus {
   std::uint64_t size = 0;       // bytes
   std::uint64_t allocated = 0;  // bytes of the medium in use
-  bool is_regular = true;
+  FileKind kind = FileKind::regular;
   // The file system is known never to block a cached access for long (ext4, xfs, btrfs, tmpfs):
   // calls that move no data may be made inline.
   bool is_quick = false;
   std::uint32_t direct_alignment = 1;  // what O_DIRECT asks of offsets and lengths; a power of two
   std::uint32_t preferred_block = 4096;
+  std::uint32_t device_block = 1;  // of a block device: its logical block, in bytes
+  // DeviceCall::zero_out does not have to write the zeroes.
+  bool zeroes_quickly = false;
 };
 
 class EngineFile {
@@ -66,6 +75,7 @@ class EngineFile {
                                      Durability durability) = 0;
   virtual SysTask<> sync() = 0;  // fdatasync
   virtual SysTask<> fallocate(FallocateMode mode, Range range) = 0;
+  virtual SysTask<> device_call(DeviceCall call, Range range) = 0;
   virtual SysTask<> truncate(std::uint64_t size) = 0;
   // The next data or hole at or after `offset`. ENXIO: none before the end of the file.
   virtual SysTask<std::uint64_t> seek(Seek what, std::uint64_t offset) = 0;
@@ -94,6 +104,7 @@ class EngineFile {
 class Engine {
  public:
   virtual ~Engine() = default;
+  // Completes "files are read and written by ...".
   virtual std::string_view name() const = 0;
   virtual SysTask<std::unique_ptr<EngineFile>> open(const std::string& path, OpenFlags flags) = 0;
   virtual SysTask<> remove(const std::string& path) = 0;

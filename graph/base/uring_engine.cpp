@@ -1,14 +1,9 @@
 #include "graph/base/uring_engine.h"
 
-#include <fcntl.h>
 #include <liburing.h>
-#include <linux/magic.h>
-#include <linux/stat.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <sys/uio.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,29 +13,22 @@
 #include <asio/dispatch.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
-#include <asio/thread_pool.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cassert>
 #include <cerrno>
-#include <climits>
+#include <memory>
 #include <optional>
 #include <utility>
 
-#include "graph/base/offload.h"
-#include "graph/base/wait_queue.h"
-
-#ifndef XFS_SUPER_MAGIC
-#define XFS_SUPER_MAGIC 0x58465342
-#endif
+#include "graph/base/posix_file.h"
 
 namespace {
 
 constexpr unsigned ring_entries = 256;  // submissions of one batch; more make another system call
 constexpr int attempts_max = 8;         // of what fails with EAGAIN
-constexpr std::size_t offload_threads =
-    4;  // for calls that no ring takes, on file systems that may hang
+constexpr unsigned quick_workers = 64;  // the kernel's threads for files that do not hang
+constexpr unsigned slow_share = 32;     // calls of a file that may
 
-std::unexpected<Errno> last_error() { return std::unexpected(Errno{errno}); }
 SysResult<> done_or_error(int result) {
   if (result < 0) return std::unexpected(Errno{-result});
   return {};
@@ -50,31 +38,11 @@ SysResult<std::size_t> count_or_error(int result) {
   return static_cast<std::size_t>(result);
 }
 
-class FileDescriptor {
- public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int number) : number_(number) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    if (this != &other) {
-      reset();
-      number_ = std::exchange(other.number_, -1);
-    }
-    return *this;
-  }
-  ~FileDescriptor() { reset(); }
-  void reset() {
-    if (number_ >= 0) ::close(std::exchange(number_, -1));
-  }
-  int release() { return std::exchange(number_, -1); }
-  int number() const { return number_; }
-  explicit operator bool() const { return number_ >= 0; }
-
- private:
-  int number_ = -1;
-};
-
 // The ring of one worker. What is prepared during a turn of the event loop is submitted at its end.
+//
+// What the kernel can't do at once it gives to threads of its own, a few for the whole ring; a call
+// that hangs keeps one of them. So each file that may hang has a share of calls, and brings as many
+// threads as it could keep.
 class Ring {
  public:
   explicit Ring(asio::io_context& worker) : worker_(worker), wake_(worker) {}
@@ -138,6 +106,16 @@ class Ring {
     co_return operation.result;
   }
 
+  // A file that may hang comes, or goes.
+  void add_slow_file() {
+    ++slow_files_;
+    if (enabled_) set_workers();
+  }
+  void remove_slow_file() {
+    --slow_files_;
+    if (enabled_) set_workers();
+  }
+
  private:
   int enable() {
     if (enabled_) return 0;
@@ -146,7 +124,13 @@ class Ring {
         ::syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
     if (result < 0) return -errno;
     enabled_ = true;
+    set_workers();
     return 0;
+  }
+  // A kernel that does not know how has its own idea of enough.
+  void set_workers() {
+    std::array<unsigned, 2> workers{quick_workers + slow_share * slow_files_, 0};  // 0: as it is
+    (void)io_uring_register_iowq_max_workers(&ring_, workers.data());
   }
 
   void submit_soon() {
@@ -215,6 +199,7 @@ class Ring {
   asio::posix::stream_descriptor wake_;  // an eventfd that counts completions
   std::uint64_t wakes_ = 0;
   std::size_t in_flight_ = 0;
+  unsigned slow_files_ = 0;
   bool made_ = false;
   bool enabled_ = false;
   bool submit_posted_ = false;
@@ -222,267 +207,117 @@ class Ring {
   bool armed_ = false;
 };
 
-// What the files of an engine share.
-struct Shared {
-  explicit Shared(asio::io_context& worker) : ring(worker) {}
-  Ring ring;
-  std::optional<asio::thread_pool> pool;  // started when first needed
-  asio::thread_pool& threads() {
-    if (!pool) pool.emplace(offload_threads);
-    return *pool;
-  }
-};
-
-bool is_quick_file_system(const struct statfs& system) {
-  switch (static_cast<unsigned long>(system.f_type)) {
-    case EXT4_SUPER_MAGIC:
-    case XFS_SUPER_MAGIC:
-    case BTRFS_SUPER_MAGIC:
-    case TMPFS_MAGIC:
-      return true;
-    default:
-      return false;
-  }
-}
-
-int open_flags(OpenFlags flags) {
-  int bits = O_CLOEXEC | O_NOCTTY;
-  bits |= flags.access == FileAccess::read_write ? O_RDWR : O_RDONLY;
-  if (flags.caching == Caching::direct) bits |= O_DIRECT;
-  if (flags.creation == Creation::exclusive) bits |= O_CREAT | O_EXCL;
-  return bits;
-}
-
-std::string own_path(const FileDescriptor& file) {
-  return "/proc/self/fd/" + std::to_string(file.number());
-}
-
-template <class Spans>
-int span_count(const Spans& spans) {
-  return static_cast<int>(std::min<std::size_t>(spans.size(), IOV_MAX));
-}
-
-class UringFile final : public EngineFile {
+class UringFile final : public PosixFile {
  public:
-  UringFile(Shared& shared, FileDescriptor file, OpenFlags flags, const struct statfs& system)
-      : shared_(shared),
-        file_(std::move(file)),
-        flags_(flags),
-        quick_(is_quick_file_system(system)),
-        in_memory_(static_cast<unsigned long>(system.f_type) == TMPFS_MAGIC) {}
-
-  SysResult<std::size_t> read_now(std::uint64_t offset, const Buffers& out) override {
-    // tmpfs knows no RWF_NOWAIT, and is memory
-    const int flags = in_memory_ ? 0 : RWF_NOWAIT;
-    const auto spans = out.spans();
-    const ssize_t got = ::preadv2(file_.number(), as_iovecs(spans), span_count(spans),
-                                  static_cast<off_t>(offset), flags);
-    if (got < 0) return last_error();
-    return static_cast<std::size_t>(got);
+  UringFile(Ring& ring, CallThreads& threads, Shares& shares, OpenedFile opened)
+      : PosixFile(threads, std::move(opened)), ring_(ring), share_(shares) {
+    if (!is_quick()) ring_.add_slow_file();
   }
-  SysResult<std::size_t> write_now(std::uint64_t offset, const ConstBuffers& data) override {
-    const auto spans = data.spans();
-    const ssize_t put =
-        ::pwritev(file_.number(), as_iovecs(spans), span_count(spans), static_cast<off_t>(offset));
-    if (put < 0) return last_error();
-    return static_cast<std::size_t>(put);
+  ~UringFile() override {
+    if (!is_quick()) ring_.remove_slow_file();
   }
 
   SysTask<std::size_t> read(std::uint64_t offset, const Buffers& out) override {
     const auto spans = out.spans();
     auto prepare = [&](io_uring_sqe* entry) {
-      io_uring_prep_readv(entry, file_.number(), as_iovecs(spans),
+      io_uring_prep_readv(entry, descriptor(), as_iovecs(spans),
                           static_cast<unsigned>(span_count(spans)), offset);
     };
-    co_return count_or_error(co_await shared_.ring.perform(std::move(prepare)));
+    co_return count_or_error(co_await perform(prepare, Waits::seldom));
   }
   SysTask<std::size_t> write(std::uint64_t offset, const ConstBuffers& data,
                              Durability durability) override {
     const auto spans = data.spans();
     auto prepare = [&](io_uring_sqe* entry) {
-      io_uring_prep_writev2(entry, file_.number(), as_iovecs(spans),
+      io_uring_prep_writev2(entry, descriptor(), as_iovecs(spans),
                             static_cast<unsigned>(span_count(spans)), offset,
                             durability == Durability::synced ? RWF_DSYNC : 0);
     };
-    co_return count_or_error(co_await shared_.ring.perform(std::move(prepare)));
+    co_return count_or_error(co_await perform(prepare, Waits::seldom));
   }
   SysTask<> sync() override {
     auto prepare = [&](io_uring_sqe* entry) {
-      io_uring_prep_fsync(entry, file_.number(), IORING_FSYNC_DATASYNC);
+      io_uring_prep_fsync(entry, descriptor(), IORING_FSYNC_DATASYNC);
     };
-    co_return done_or_error(co_await shared_.ring.perform(std::move(prepare)));
+    co_return done_or_error(co_await perform(prepare, Waits::always));
   }
   SysTask<> fallocate(FallocateMode mode, Range range) override {
-    int bits = 0;
-    if (mode == FallocateMode::punch_hole) bits = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-    if (mode == FallocateMode::zero_range) bits = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
     auto prepare = [&](io_uring_sqe* entry) {
-      io_uring_prep_fallocate(entry, file_.number(), bits, static_cast<off_t>(range.offset),
-                              static_cast<off_t>(range.length));
+      io_uring_prep_fallocate(entry, descriptor(), fallocate_bits(mode),
+                              static_cast<off_t>(range.offset), static_cast<off_t>(range.length));
     };
-    co_return done_or_error(co_await shared_.ring.perform(std::move(prepare)));
+    co_return done_or_error(co_await perform(prepare, Waits::always));
   }
   SysTask<> will_need(Range range) override {
     // longer than the ring's 32 bits: the beginning is advice enough
     const auto length = static_cast<off_t>(std::min<std::uint64_t>(range.length, GiB));
     auto prepare = [&](io_uring_sqe* entry) {
-      io_uring_prep_fadvise(entry, file_.number(), range.offset, length, POSIX_FADV_WILLNEED);
+      io_uring_prep_fadvise(entry, descriptor(), range.offset, length, POSIX_FADV_WILLNEED);
     };
-    co_return done_or_error(co_await shared_.ring.perform(std::move(prepare)));
+    co_return done_or_error(co_await perform(prepare, Waits::always));
   }
-
-  SysTask<> truncate(std::uint64_t size) override {
-    auto call = [file = file_.number(), size]() -> SysResult<> {
-      if (::ftruncate(file, static_cast<off_t>(size)) < 0) return last_error();
-      return {};
-    };
-    if (quick_) co_return call();
-    co_return co_await offload(shared_.threads(), std::move(call));
-  }
-  SysTask<std::uint64_t> seek(Seek what, std::uint64_t offset) override {
-    auto call = [file = file_.number(), what, offset]() -> SysResult<std::uint64_t> {
-      const off_t found =
-          ::lseek(file, static_cast<off_t>(offset), what == Seek::data ? SEEK_DATA : SEEK_HOLE);
-      if (found < 0) return last_error();
-      return static_cast<std::uint64_t>(found);
-    };
-    if (quick_) co_return call();
-    co_return co_await offload(shared_.threads(), std::move(call));
-  }
-  SysTask<FileStatus> status() override {
-    struct statx found{};
-    auto prepare = [&](io_uring_sqe* entry) {
-      io_uring_prep_statx(entry, file_.number(), "", AT_EMPTY_PATH,
-                          STATX_BASIC_STATS | STATX_DIOALIGN, &found);
-    };
-    const int result = co_await shared_.ring.perform(std::move(prepare));
-    if (result < 0) co_return std::unexpected(Errno{-result});
-    FileStatus status;
-    status.size = found.stx_size;
-    status.allocated = found.stx_blocks * 512;
-    status.is_regular = S_ISREG(found.stx_mode);
-    status.is_quick = quick_;
-    status.preferred_block = found.stx_blksize;
-    status.direct_alignment = direct_alignment(found);
-    co_return status;
-  }
-
-  SysTask<> prepare_reopen(FileAccess access) override;
-  void commit_reopen() override {
-    if (other_) file_ = std::move(other_);
-  }
-  void abort_reopen() override { other_.reset(); }
-
-  SysResult<> lock(std::uint64_t byte) override { return set_lock(F_RDLCK, byte); }
-  SysResult<> unlock(std::uint64_t byte) override { return set_lock(F_UNLCK, byte); }
-  SysResult<bool> is_locked(std::uint64_t byte) override {
-    if (SysResult<> opened = open_locks(); !opened) return std::unexpected(opened.error());
-    struct flock wanted = one_byte(F_WRLCK, byte);
-    if (::fcntl(locks_.number(), F_OFD_GETLK, &wanted) < 0) return last_error();
-    return wanted.l_type != F_UNLCK;
-  }
-
-  SysTask<> close() override;
 
  private:
-  static std::uint32_t direct_alignment(const struct statx& found) {
-    constexpr std::uint32_t safe = 4096;
-    const std::uint32_t most = std::max(found.stx_dio_offset_align, found.stx_dio_mem_align);
-    const bool known = (found.stx_mask & STATX_DIOALIGN) != 0 && most != 0;
-    return known && is_power_of_two(most) ? std::max(most, 512U) : safe;
-  }
-  static struct flock one_byte(short type, std::uint64_t byte) {
-    struct flock lock{};
-    lock.l_type = type;
-    lock.l_whence = SEEK_SET;
-    lock.l_start = static_cast<off_t>(byte);
-    lock.l_len = 1;
-    return lock;
-  }
-  // A descriptor of its own that no ring ever sees.
-  SysResult<> open_locks() {
-    if (locks_) return {};
-    locks_ = FileDescriptor(::open(own_path(file_).c_str(), O_RDONLY | O_CLOEXEC));
-    if (!locks_) return last_error();
-    return {};
-  }
-  SysResult<> set_lock(short type, std::uint64_t byte) {
-    if (SysResult<> opened = open_locks(); !opened) return opened;
-    struct flock wanted = one_byte(type, byte);
-    if (::fcntl(locks_.number(), F_OFD_SETLK, &wanted) < 0) return last_error();
-    return {};
+  // Does the call keep a thread of the kernel's, where the file is quick?
+  enum class Waits : std::uint8_t { seldom, always };
+
+  template <class Prepare>
+  asio::awaitable<int> perform(Prepare& prepare, Waits waits) {
+    if (is_quick() && waits == Waits::seldom) co_return co_await ring_.perform(prepare);
+    const Share::Turn turn = co_await share_.enter();
+    co_return co_await ring_.perform(prepare);
   }
 
-  Shared& shared_;
-  FileDescriptor file_;
-  FileDescriptor other_;  // between prepare_reopen and its end
-  FileDescriptor locks_;
-  OpenFlags flags_;
-  const bool quick_;
-  const bool in_memory_;
+  Ring& ring_;
+  Share share_;
 };
-
-asio::awaitable<SysResult<FileDescriptor>> open_path(Ring& ring, std::string path, int flags) {
-  auto prepare = [&](io_uring_sqe* entry) {
-    io_uring_prep_openat(entry, AT_FDCWD, path.c_str(), flags, 0666);
-  };
-  const int result = co_await ring.perform(std::move(prepare));
-  if (result < 0) co_return std::unexpected(Errno{-result});
-  co_return FileDescriptor(result);
-}
-
-SysTask<> UringFile::prepare_reopen(FileAccess access) {
-  OpenFlags flags = flags_;
-  flags.access = access;
-  flags.creation = Creation::never;
-  auto opened = co_await open_path(shared_.ring, own_path(file_), open_flags(flags));
-  if (!opened) co_return std::unexpected(opened.error());
-  other_ = *std::move(opened);
-  co_return SysResult<>();
-}
-
-SysTask<> UringFile::close() {
-  locks_.reset();
-  other_.reset();
-  const int number = file_.release();
-  auto prepare = [&](io_uring_sqe* entry) { io_uring_prep_close(entry, number); };
-  co_return done_or_error(co_await shared_.ring.perform(std::move(prepare)));
-}
 
 class UringEngine final : public Engine {
  public:
-  explicit UringEngine(asio::io_context& worker) : shared_(worker) {}
-  int make() { return shared_.ring.make(); }
+  explicit UringEngine(asio::io_context& worker) : ring_(worker) {}
+  int make() { return ring_.make(); }
 
   std::string_view name() const override { return "io_uring"; }
   SysTask<std::unique_ptr<EngineFile>> open(const std::string& path, OpenFlags flags) override {
-    // O_NONBLOCK, for a FIFO would wait for its other end; not longer, or reads fail with EAGAIN
-    auto opened = co_await open_path(shared_.ring, path, open_flags(flags) | O_NONBLOCK);
+    SysResult<OpenedFile> opened = co_await open_on_thread(threads_, path, flags);
     if (!opened) co_return std::unexpected(opened.error());
-    const int number = opened->number();
-    struct statfs system{};
-    if (::fcntl(number, F_SETFL, ::fcntl(number, F_GETFL) & ~O_NONBLOCK) < 0 ||
-        ::fstatfs(number, &system) < 0) {
-      co_return last_error();
-    }
-    co_return std::make_unique<UringFile>(shared_, *std::move(opened), flags, system);
+    co_return std::make_unique<UringFile>(ring_, threads_, shares_, *std::move(opened));
   }
-  SysTask<> remove(const std::string& path) override {
-    auto prepare = [&](io_uring_sqe* entry) {
-      io_uring_prep_unlinkat(entry, AT_FDCWD, path.c_str(), 0);
-    };
-    co_return done_or_error(co_await shared_.ring.perform(std::move(prepare)));
-  }
+  SysTask<> remove(const std::string& path) override { return remove_on_thread(threads_, path); }
 
  private:
-  Shared shared_;
+  Ring ring_;
+  Shares shares_{slow_share, slow_share};
+  CallThreads threads_;  // for what has to do with names, and calls that no ring takes
 };
+
+// Whether a ring can be had, and does what we need: tried, since a filter of system calls, a sysctl
+// or an old kernel may each forbid another part of it.
+int try_ring() {
+  io_uring ring{};
+  if (const int made = io_uring_queue_init(2, &ring, 0); made < 0) return made;
+  int result = 0;
+  const std::unique_ptr<io_uring_probe, decltype(&io_uring_free_probe)> known(
+      io_uring_get_probe_ring(&ring), io_uring_free_probe);
+  for (const int operation : {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
+                              IORING_OP_FALLOCATE, IORING_OP_FADVISE}) {
+    if (!known || io_uring_opcode_supported(known.get(), operation) == 0) result = -ENOSYS;
+  }
+  if (io_uring_sqe* entry = result == 0 ? io_uring_get_sqe(&ring) : nullptr) {
+    io_uring_prep_nop(entry);
+    result = std::min(io_uring_submit_and_wait(&ring, 1), 0);
+  }
+  io_uring_queue_exit(&ring);
+  return result;
+}
 
 }  // namespace
 
 Result<std::unique_ptr<Engine>> make_uring_engine(asio::io_context& worker) {
   auto engine = std::make_unique<UringEngine>(worker);
-  if (const int result = engine->make(); result < 0) {
+  int result = try_ring();
+  if (result == 0) result = engine->make();
+  if (result < 0) {
     Error error = error_from_errno(-result, "io_uring");
     error.code = Errc::not_supported;
     return std::unexpected(std::move(error));

@@ -1,4 +1,4 @@
-// uring_engine.h - the engine of a worker: io_uring for what may wait, plain calls for the rest.
+// uring_engine.h - files by io_uring, and by threads where a ring is no use.
 #pragma once
 
 #include <asio/awaitable.hpp>

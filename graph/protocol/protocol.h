@@ -6,6 +6,7 @@
 namespace graph {
 
 extern const Driver file_driver;
+extern const Driver host_device_driver;
 extern const Driver memory_driver;
 extern const Driver null_co_driver;
 

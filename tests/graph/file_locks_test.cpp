@@ -137,10 +137,13 @@ TEST_F(Processes, LearnWhyAFileCanNotBeLocked) {
   EXPECT_EQ(refused->error, EOPNOTSUPP);
 }
 
+class FileLocksOfTheKernel : public testing::TestWithParam<EngineKind> {};
+INSTANTIATE_TEST_SUITE_P(Engines, FileLocksOfTheKernel, test::each_engine, test::engine_of_case);
+
 // As another process would: OFD locks belong to the open file description.
-TEST(FileLocksOfTheKernel, AreSeenByOthersAndEndWithTheFile) {
+TEST_P(FileLocksOfTheKernel, AreSeenByOthersAndEndWithTheFile) {
   test::TempDir folder;
-  test::RealWorld world;
+  test::RealWorld world(GetParam());
   if (!world.missing().empty()) GTEST_SKIP() << world.missing();
   std::ofstream(folder.path("image")) << "content";
   const auto is_locked = [&](off_t byte) {

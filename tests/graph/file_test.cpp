@@ -1,4 +1,5 @@
-// The file node on two disks, a simulated one and the kernel's; what only one can do comes last.
+// The file node on two disks, a simulated one and, with each engine, the kernel's; what only one
+// can do comes last.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,190 +13,20 @@
 #include <iterator>
 #include <string>
 
-#include "graph/graph.h"
-#include "graph/protocol/protocol.h"
-#include "tests/support/real_world.h"
-#include "tests/support/world.h"
+#include "tests/support/file_graph.h"
 
 namespace {
 
-using graph::BlockBackend;
 using graph::Permission;
+using test::code_of;
+using test::FileGraph;
+using test::Place;
+using test::RealPlace;
+using test::SimPlace;
+using test::text;
+using test::to_bytes;
+using test::yes;
 using testing::HasSubstr;
-
-// Where the files are.
-class Place {
- public:
-  virtual ~Place() = default;
-  virtual std::string missing() const { return ""; }
-  virtual Home& home() = 0;
-  virtual Result<> run(Task<> task) = 0;
-  virtual std::string path(const std::string& name) const { return name; }
-  virtual void make(const std::string& name, const std::string& content) = 0;
-  virtual std::string content(const std::string& name) = 0;
-  virtual std::uint64_t allocated(const std::string& name) = 0;
-  virtual sim::MemoryLog& log() = 0;
-};
-
-std::vector<std::byte> to_bytes(std::string_view text) {
-  const auto bytes = bytes_of(text);
-  return {bytes.begin(), bytes.end()};
-}
-std::string to_text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-class SimPlace final : public Place {
- public:
-  explicit SimPlace(std::uint64_t seed = 1) : disk(seed), world(seed, disk) {}
-  Home& home() override { return world.home; }
-  Result<> run(Task<> task) override { return world.run(std::move(task)); }
-  void make(const std::string& name, const std::string& content) override {
-    disk.make(name, to_bytes(content));
-  }
-  std::string content(const std::string& name) override { return to_text(disk.content(name)); }
-  std::uint64_t allocated(const std::string& name) override { return disk.allocated(name); }
-  sim::MemoryLog& log() override { return world.log; }
-
-  sim::Disk disk;
-  sim::World world;
-};
-
-class RealPlace final : public Place {
- public:
-  std::string missing() const override {
-    return world_.missing().empty() && folder_.is_tmpfs() ? "TMPDIR is a tmpfs" : world_.missing();
-  }
-  Home& home() override { return world_.home; }
-  Result<> run(Task<> task) override { return world_.run(std::move(task)); }
-  std::string path(const std::string& name) const override { return folder_.path(name); }
-  void make(const std::string& name, const std::string& content) override {
-    std::ofstream(path(name), std::ios::binary) << content;
-  }
-  std::string content(const std::string& name) override {
-    std::ifstream file(path(name), std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
-  std::uint64_t allocated(const std::string& name) override {
-    struct stat found{};
-    ::stat(path(name).c_str(), &found);
-    return static_cast<std::uint64_t>(found.st_blocks) * 512;
-  }
-  sim::MemoryLog& log() override { return world_.log; }
-
- private:
-  test::TempDir folder_;
-  test::RealWorld world_;
-};
-
-constexpr const graph::Driver* drivers[] = {&graph::file_driver};
-
-// A graph of one file node, and a view of it.
-class FileGraph {
- public:
-  explicit FileGraph(Place& place) : place_(place), graph_(place.home(), drivers) {}
-  FileGraph(const FileGraph&) = delete;
-  FileGraph& operator=(const FileGraph&) = delete;
-  ~FileGraph() {
-    if (view) (void)place_.run(graph_.detach(std::move(view)));
-    (void)place_.run(graph_.close());
-  }
-
-  using Keys = std::initializer_list<std::pair<const char*, OptionValue>>;
-  Result<> open(const std::string& name, Keys keys = {}) {
-    Options options;
-    set(options, "driver", OptionValue{std::string("file"), {}});
-    set(options, "filename", OptionValue{place_.path(name), {}});
-    for (const auto& [key, value] : keys) set(options, key, value);
-    return place_.run(add(options));
-  }
-  // A view that may do everything.
-  Result<> attach(graph::Permissions taken = Permission::consistent_read | Permission::write |
-                                             Permission::resize) {
-    graph::ViewOptions wanted("test");
-    wanted.policy = graph::RangePolicy::growable;
-    wanted.access.taken = taken;
-    return place_.run(attach_view(wanted));
-  }
-  Result<> detach() { return place_.run(graph_.detach(std::move(view))); }
-
-  Result<> write(std::uint64_t offset, std::string_view data, graph::WriteFlags flags = {}) {
-    Buffer memory(data.size());  // aligned, for O_DIRECT
-    std::ranges::copy(bytes_of(data), memory.bytes().begin());
-    const ConstBuffers list(memory.bytes());
-    return place_.run(view->write(offset, list, flags));
-  }
-  Result<> zero(Range range, bool may_unmap, bool no_fallback = false) {
-    graph::ZeroFlags flags;
-    flags.may_unmap = may_unmap;
-    flags.no_fallback = no_fallback;
-    return place_.run(view->write_zeroes(range, flags));
-  }
-  Result<> discard(Range range) { return place_.run(view->discard(range)); }
-  Result<> flush() { return place_.run(view->flush()); }
-  Result<> resize(std::uint64_t size) { return place_.run(view->resize(size)); }
-  Result<> prefetch(Range range) { return place_.run(view->prefetch(range)); }
-  Result<std::string> read(std::uint64_t offset, std::size_t length) {
-    Buffer memory(length);
-    const Buffers list(memory.bytes());
-    if (Result<> done = place_.run(view->read(offset, list)); !done) {
-      return std::unexpected(done.error());
-    }
-    return to_text(memory.bytes());
-  }
-  // "data 4096, hole 8192"
-  std::string map(Range range, graph::MapDepth depth = graph::MapDepth::zeroes) {
-    std::string text;
-    if (Result<> done = place_.run(ask(range, depth, text)); !done) return done.error().message;
-    return text;
-  }
-
-  std::unique_ptr<BlockBackend> view;
-  std::shared_ptr<graph::Node> node;
-
- private:
-  static void set(Options& options, std::string key, OptionValue value) {
-    const auto dot = key.find('.');
-    if (dot == std::string::npos) return options.set(std::move(key), std::move(value));
-    auto inner = std::make_shared<Options>();
-    inner->set(key.substr(dot + 1), std::move(value));
-    options.set(key.substr(0, dot), OptionValue{inner, {}});
-  }
-  Task<> add(const Options& options) {
-    CO_TRY(node, co_await graph_.add("disk0", options));
-    co_return ok;
-  }
-  Task<> attach_view(const graph::ViewOptions& wanted) {
-    CO_TRY(view, co_await graph_.attach(node, wanted));
-    co_return ok;
-  }
-  Task<> ask(Range range, graph::MapDepth depth, std::string& text) {
-    CO_TRY(const graph::StatusExtents found, co_await view->block_status(range, depth, 100));
-    for (const auto& extent : found) {
-      if (!text.empty()) text += ", ";
-      text += (extent.zero ? "hole " : "data ") + std::to_string(extent.length);
-    }
-    co_return ok;
-  }
-
-  Place& place_;
-  graph::Graph graph_;
-};
-
-OptionValue text(std::string value) { return {std::move(value), {}}; }
-OptionValue yes() { return {true, {}}; }
-
-template <class T>
-Errc code_of(const Result<T>& result) {
-  if (!result) return result.error().code;
-  ADD_FAILURE() << "it succeeded";
-  return Errc{};
-}
-
-#define EXPECT_DONE(expr) \
-  if (const auto& done_ = (expr); !done_) ADD_FAILURE() << done_.error().message
-#define ASSERT_DONE(expr) \
-  if (const auto& done_ = (expr); !done_) FAIL() << done_.error().message
 
 class File : public testing::TestWithParam<const char*> {
  protected:
@@ -203,7 +34,7 @@ class File : public testing::TestWithParam<const char*> {
     if (std::string_view(GetParam()) == "simulated") {
       place_ = std::make_unique<SimPlace>();
     } else {
-      place_ = std::make_unique<RealPlace>();
+      place_ = std::make_unique<RealPlace>(engine_kind_of(GetParam()));
       if (!place_->missing().empty()) GTEST_SKIP() << place_->missing();
     }
   }
@@ -212,18 +43,18 @@ class File : public testing::TestWithParam<const char*> {
  private:
   std::unique_ptr<Place> place_;
 };
-INSTANTIATE_TEST_SUITE_P(Disks, File, testing::Values("simulated", "real"),
+INSTANTIATE_TEST_SUITE_P(Disks, File, testing::Values("simulated", "io_uring", "threads"),
                          [](const auto& chosen) { return std::string(chosen.param); });
 
 TEST_P(File, GivesBackWhatWasWrittenAtAnyOffset) {
   place().make("a", std::string(10'000, 'a'));
   FileGraph file(place());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
-  EXPECT_DONE(file.write(4096, std::string(4096, 'b')));
-  EXPECT_DONE(file.write(4095, "cc"));
-  EXPECT_DONE(file.write(9'999, "d"));
+  EXPECT_OK(file.write(4096, std::string(4096, 'b')));
+  EXPECT_OK(file.write(4095, "cc"));
+  EXPECT_OK(file.write(9'999, "d"));
 
   EXPECT_EQ(file.read(4094, 4).value_or(""), "accb");
   EXPECT_EQ(file.read(8191, 2).value_or(""), "ba");
@@ -234,10 +65,10 @@ TEST_P(File, GivesBackWhatWasWrittenAtAnyOffset) {
 TEST_P(File, GrowsWhenWrittenPastItsEnd) {
   place().make("a", "abc");
   FileGraph file(place());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
-  EXPECT_DONE(file.write(7, "xyz"));
+  EXPECT_OK(file.write(7, "xyz"));
 
   EXPECT_EQ(file.view->size(), 10U);
   EXPECT_EQ(place().content("a"), std::string("abc\0\0\0\0xyz", 10));
@@ -247,12 +78,12 @@ TEST_P(File, GrowsWhenWrittenPastItsEnd) {
 TEST_P(File, IsCutAndGrownByResize) {
   place().make("a", "abcdef");
   FileGraph file(place());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
-  EXPECT_DONE(file.resize(3));
+  EXPECT_OK(file.resize(3));
   EXPECT_EQ(place().content("a"), "abc");
-  EXPECT_DONE(file.resize(5));
+  EXPECT_OK(file.resize(5));
 
   EXPECT_EQ(place().content("a"), std::string("abc\0\0", 5));
   EXPECT_EQ(file.view->size(), 5U);
@@ -261,12 +92,12 @@ TEST_P(File, IsCutAndGrownByResize) {
 TEST_P(File, MovesMoreThanFitsIntoOneInlineCall) {
   place().make("a", "");
   FileGraph file(place());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
   std::string data(3 * MiB + 5, '\0');
   for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i * 7 / 5);
 
-  EXPECT_DONE(file.write(1, data));
+  EXPECT_OK(file.write(1, data));
 
   EXPECT_EQ(file.read(1, data.size()).value_or(""), data);
   EXPECT_EQ(place().content("a").substr(1), data);
@@ -276,14 +107,14 @@ TEST_P(File, ZeroesWithAndWithoutGivingSpaceBack) {
   constexpr std::uint64_t size = 1 * MiB;
   place().make("a", std::string(size, 'a'));
   FileGraph file(place());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
-  ASSERT_DONE(file.flush());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
+  ASSERT_OK(file.flush());
   const std::uint64_t before = place().allocated("a");
 
-  EXPECT_DONE(file.zero({0, size / 4}, false));
+  EXPECT_OK(file.zero({0, size / 4}, false));
   EXPECT_GE(place().allocated("a"), before);
-  EXPECT_DONE(file.zero({size / 2 - 3, size / 4 + 5}, true));
+  EXPECT_OK(file.zero({size / 2 - 3, size / 4 + 5}, true));
 
   EXPECT_LE(place().allocated("a"), before - size / 8);
   const std::string content = place().content("a");
@@ -297,10 +128,10 @@ TEST_P(File, GrowsWhenZeroesGoPastItsEnd) {
   for (const bool may_unmap : {false, true}) {
     place().make("a", std::string(5000, 'a'));
     FileGraph file(place());
-    ASSERT_DONE(file.open("a"));
-    ASSERT_DONE(file.attach());
+    ASSERT_OK(file.open("a"));
+    ASSERT_OK(file.attach());
 
-    EXPECT_DONE(file.zero({4000, 10'000}, may_unmap));
+    EXPECT_OK(file.zero({4000, 10'000}, may_unmap));
 
     EXPECT_EQ(file.view->size(), 14'000U);
     EXPECT_EQ(place().content("a"), std::string(4000, 'a') + std::string(10'000, '\0'));
@@ -310,11 +141,11 @@ TEST_P(File, GrowsWhenZeroesGoPastItsEnd) {
 TEST_P(File, DiscardsWithoutMovingItsEnd) {
   place().make("a", std::string(1 * MiB + 5, 'a'));
   FileGraph file(place());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
-  ASSERT_DONE(file.flush());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
+  ASSERT_OK(file.flush());
 
-  EXPECT_DONE(file.discard({4096, 1 * MiB + 5 - 4096}));
+  EXPECT_OK(file.discard({4096, 1 * MiB + 5 - 4096}));
 
   EXPECT_EQ(file.view->size(), 1 * MiB + 5);
   EXPECT_EQ(place().content("a").size(), 1 * MiB + 5);
@@ -325,17 +156,17 @@ TEST_P(File, DiscardsWithoutMovingItsEnd) {
 TEST_P(File, KnowsItsHoles) {
   place().make("a", "");
   FileGraph file(place());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
-  ASSERT_DONE(file.resize(1 * MiB));
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
+  ASSERT_OK(file.resize(1 * MiB));
   EXPECT_EQ(file.map({0, 1 * MiB}), "hole 1048576");
 
-  ASSERT_DONE(file.write(64 * KiB, std::string(64 * KiB, 'a')));
-  ASSERT_DONE(file.flush());
+  ASSERT_OK(file.write(64 * KiB, std::string(64 * KiB, 'a')));
+  ASSERT_OK(file.flush());
   EXPECT_EQ(file.map({0, 1 * MiB}), "hole 65536, data 65536, hole 917504");
   EXPECT_EQ(file.map({100'000, 1000}), "data 1000");
 
-  ASSERT_DONE(file.discard({64 * KiB, 32 * KiB}));
+  ASSERT_OK(file.discard({64 * KiB, 32 * KiB}));
   EXPECT_EQ(file.map({0, 256 * KiB}), "hole 98304, data 32768, hole 131072");
   EXPECT_EQ(file.map({0, 1 * MiB}, graph::MapDepth::allocation), "data 1048576");
 }
@@ -343,14 +174,14 @@ TEST_P(File, KnowsItsHoles) {
 TEST_P(File, IsMadeWhenItIsMissingAndKeptWhenItIsThere) {
   {
     FileGraph file(place());
-    ASSERT_DONE(file.open("new", {{"create.size", text("100000")}}));
-    ASSERT_DONE(file.attach());
+    ASSERT_OK(file.open("new", {{"create.size", text("100000")}}));
+    ASSERT_OK(file.attach());
     EXPECT_EQ(file.view->size(), 100'000U);
-    ASSERT_DONE(file.write(0, "kept"));
+    ASSERT_OK(file.write(0, "kept"));
   }
   FileGraph file(place());
-  ASSERT_DONE(file.open("new", {{"create.size", text("50")}}));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("new", {{"create.size", text("50")}}));
+  ASSERT_OK(file.attach());
   EXPECT_EQ(file.view->size(), 100'000U);
   EXPECT_EQ(file.read(0, 4).value_or(""), "kept");
 }
@@ -370,18 +201,18 @@ TEST_P(File, WorksWithoutThePageCache) {
   FileGraph file(place());
   const Result<> opened = file.open("a", {{"cache.direct", yes()}});
   if (!opened && opened.error().code == Errc::invalid_argument) GTEST_SKIP() << "no O_DIRECT here";
-  ASSERT_DONE(opened);
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(opened);
+  ASSERT_OK(file.attach());
   const std::uint64_t unit = file.node->limits().request_alignment;
   EXPECT_GE(unit, 512U);
   EXPECT_FALSE(file.node->limits().unaligned_tail_writes);
 
   EXPECT_EQ(file.read(9'990, 10).value_or(""), std::string(10, 'a'));
-  EXPECT_DONE(file.write(511, "bb"));
-  EXPECT_DONE(file.write(9'999, "c"));  // the end of the file is no multiple of anything
+  EXPECT_OK(file.write(511, "bb"));
+  EXPECT_OK(file.write(9'999, "c"));  // the end of the file is no multiple of anything
   EXPECT_EQ(file.view->size(), 10'000U);
   EXPECT_EQ(place().content("a").size(), 10'000U);
-  EXPECT_DONE(file.write(10'000, "past"));
+  EXPECT_OK(file.write(10'000, "past"));
 
   std::string expected(10'000, 'a');
   expected.replace(511, 2, "bb");
@@ -396,7 +227,7 @@ TEST_P(File, RefusesAWriterOfAnUnalignedFileThatMayNotGrowWithoutThePageCache) {
   FileGraph file(place());
   const Result<> opened = file.open("a", {{"cache.direct", yes()}});
   if (!opened && opened.error().code == Errc::invalid_argument) GTEST_SKIP() << "no O_DIRECT here";
-  ASSERT_DONE(opened);
+  ASSERT_OK(opened);
 
   const Result<> attached = file.attach(Permission::consistent_read | Permission::write);
 
@@ -408,19 +239,19 @@ TEST_P(File, RefusesAWriterOfAnUnalignedFileThatMayNotGrowWithoutThePageCache) {
 TEST_P(File, CanBePrefetched) {
   place().make("a", std::string(100'000, 'a'));
   FileGraph file(place());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
-  EXPECT_DONE(file.prefetch({5, 90'000}));
+  EXPECT_OK(file.prefetch({5, 90'000}));
 }
 
 TEST_P(File, KeepsASecondWriterAway) {
   place().make("a", std::string(512, 'a'));
   FileGraph first(place());
-  ASSERT_DONE(first.open("a"));
-  ASSERT_DONE(first.attach());
+  ASSERT_OK(first.open("a"));
+  ASSERT_OK(first.attach());
   FileGraph second(place());
-  ASSERT_DONE(second.open("a"));
+  ASSERT_OK(second.open("a"));
 
   const Result<> attached = second.attach();
   EXPECT_EQ(code_of(attached), Errc::busy);
@@ -428,50 +259,57 @@ TEST_P(File, KeepsASecondWriterAway) {
   EXPECT_THAT(attached.error().message,
               HasSubstr("Is another process using the image [" + place().path("a") + "]?"));
 
-  ASSERT_DONE(first.detach());
-  EXPECT_DONE(second.attach());
+  ASSERT_OK(first.detach());
+  EXPECT_OK(second.attach());
 }
 
 TEST_P(File, LetsReadersShareIt) {
   place().make("a", std::string(512, 'a'));
   FileGraph first(place());
-  ASSERT_DONE(first.open("a", {{"read-only", yes()}}));
-  ASSERT_DONE(first.attach(Permission::consistent_read));
+  ASSERT_OK(first.open("a", {{"read-only", yes()}}));
+  ASSERT_OK(first.attach(Permission::consistent_read));
   FileGraph second(place());
-  ASSERT_DONE(second.open("a", {{"read-only", yes()}}));
+  ASSERT_OK(second.open("a", {{"read-only", yes()}}));
 
-  EXPECT_DONE(second.attach(Permission::consistent_read));
+  EXPECT_OK(second.attach(Permission::consistent_read));
 }
 
 TEST_P(File, TakesNoLocksWhenToldNotTo) {
   place().make("a", std::string(512, 'a'));
   FileGraph first(place());
-  ASSERT_DONE(first.open("a"));
-  ASSERT_DONE(first.attach());
+  ASSERT_OK(first.open("a"));
+  ASSERT_OK(first.attach());
   FileGraph off(place());
-  ASSERT_DONE(off.open("a", {{"locking", text("off")}}));
-  EXPECT_DONE(off.attach());
+  ASSERT_OK(off.open("a", {{"locking", text("off")}}));
+  EXPECT_OK(off.attach());
   FileGraph forced(place());
-  ASSERT_DONE(forced.open("a", {{"read-only", yes()}, {"force-share", yes()}}));
-  EXPECT_DONE(forced.attach(Permission::consistent_read));
+  ASSERT_OK(forced.open("a", {{"read-only", yes()}, {"force-share", yes()}}));
+  EXPECT_OK(forced.attach(Permission::consistent_read));
 }
 
 TEST_P(File, FlushesAReadOnlyFileWithSuccess) {
   place().make("a", std::string(512, 'a'));
   FileGraph file(place());
-  ASSERT_DONE(file.open("a", {{"read-only", yes()}}));
-  ASSERT_DONE(file.attach(Permission::consistent_read));
+  ASSERT_OK(file.open("a", {{"read-only", yes()}}));
+  ASSERT_OK(file.attach(Permission::consistent_read));
 
-  EXPECT_DONE(file.flush());
+  EXPECT_OK(file.flush());
 }
 
-TEST(FileOnARealDisk, FailsReadsBehindAnEndThatSomebodyElseMoved) {
-  RealPlace place;
-  if (!place.missing().empty()) GTEST_SKIP() << place.missing();
+class FileOnARealDisk : public testing::TestWithParam<EngineKind> {
+ protected:
+  void SetUp() override {
+    if (!place.missing().empty()) GTEST_SKIP() << place.missing();
+  }
+  RealPlace place{GetParam()};
+};
+INSTANTIATE_TEST_SUITE_P(Engines, FileOnARealDisk, test::each_engine, test::engine_of_case);
+
+TEST_P(FileOnARealDisk, FailsReadsBehindAnEndThatSomebodyElseMoved) {
   place.make("a", std::string(100'000, 'a'));
   FileGraph file(place);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
   ASSERT_EQ(::truncate(place.path("a").c_str(), 50'000), 0);
 
   const auto read = file.read(40'000, 20'000);
@@ -480,9 +318,7 @@ TEST(FileOnARealDisk, FailsReadsBehindAnEndThatSomebodyElseMoved) {
   EXPECT_EQ(read.error().offset, 50'000U);
 }
 
-TEST(FileOnARealDisk, IsNoFolderAndNoFifo) {
-  RealPlace place;
-  if (!place.missing().empty()) GTEST_SKIP() << place.missing();
+TEST_P(FileOnARealDisk, IsNoFolderAndNoFifo) {
   ASSERT_EQ(::mkdir(place.path("folder").c_str(), 0700), 0);
   ASSERT_EQ(::mkfifo(place.path("fifo").c_str(), 0600), 0);
   for (const char* name : {"folder", "fifo"}) {
@@ -505,16 +341,16 @@ class FileOnASimulatedDisk : public testing::Test {
 
 TEST_F(FileOnASimulatedDisk, DoesCachedReadsAndWholePageWritesInsideTheCall) {
   disk.make("a", 1 * MiB);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
-  EXPECT_DONE(file.write(4096, std::string(8192, 'a')));
-  EXPECT_DONE(file.read(4097, 5));
+  EXPECT_OK(file.write(4096, std::string(8192, 'a')));
+  EXPECT_OK(file.read(4097, 5));
   EXPECT_EQ(disk.calls(sim::Call::write) + disk.calls(sim::Call::read), 0U);
 
-  EXPECT_DONE(file.write(4097, "b"));  // may have to read the page first
+  EXPECT_OK(file.write(4097, "b"));  // may have to read the page first
   EXPECT_EQ(disk.calls(sim::Call::write), 1U);
-  EXPECT_DONE(file.write(0, std::string(512 * KiB, 'c')));  // would keep others waiting
+  EXPECT_OK(file.write(0, std::string(512 * KiB, 'c')));  // would keep others waiting
   EXPECT_EQ(disk.calls(sim::Call::write), 2U);
   EXPECT_EQ(disk.calls(sim::Call::write_now), 1U);
 }
@@ -523,12 +359,12 @@ TEST_F(FileOnASimulatedDisk, LeavesTheWorkToTheEngineOnAFileSystemThatMayHang) {
   disk.traits.is_quick = false;
   disk.traits.reads_now = false;
   disk.make("a", 1 * MiB);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
-  EXPECT_DONE(file.write(0, std::string(4096, 'a')));
-  EXPECT_DONE(file.read(0, 5));
-  EXPECT_DONE(file.read(0, 5));
+  EXPECT_OK(file.write(0, std::string(4096, 'a')));
+  EXPECT_OK(file.read(0, 5));
+  EXPECT_OK(file.read(0, 5));
 
   EXPECT_EQ(disk.calls(sim::Call::write_now), 0U);
   EXPECT_EQ(disk.calls(sim::Call::read_now), 1U);  // said EOPNOTSUPP, once
@@ -539,17 +375,17 @@ TEST_F(FileOnASimulatedDisk, GoesOnAfterShortCountsAndInterrupts) {
   std::string expected(100'000, '\0');
   disk.chaos = {2, 3, 2};
   disk.make("a", expected.size());
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
   for (unsigned i = 0; i < 50; ++i) {
     const std::size_t offset = i * 1999;
     const std::string data(1 + i * 37 % 2000, static_cast<char>('a' + i % 26));
-    EXPECT_DONE(file.write(offset, data));
+    EXPECT_OK(file.write(offset, data));
     expected.replace(offset, data.size(), data);
     EXPECT_EQ(file.read(offset / 2, 5000).value_or(""), expected.substr(offset / 2, 5000));
   }
-  EXPECT_DONE(file.zero({1, 5000}, true));
-  EXPECT_DONE(file.flush());
+  EXPECT_OK(file.zero({1, 5000}, true));
+  EXPECT_OK(file.flush());
   expected.replace(1, 5000, 5000, '\0');
   EXPECT_EQ(place.content("a"), expected);
 }
@@ -557,8 +393,8 @@ TEST_F(FileOnASimulatedDisk, GoesOnAfterShortCountsAndInterrupts) {
 TEST_F(FileOnASimulatedDisk, SaysWhichByteFoundNoRoom) {
   disk.traits.capacity = 16 * KiB;
   disk.make("a", 1 * MiB);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
   const Result<> written = file.write(8192, std::string(32 * KiB, 'a'));
 
@@ -570,8 +406,8 @@ TEST_F(FileOnASimulatedDisk, SaysWhichByteFoundNoRoom) {
 TEST_F(FileOnASimulatedDisk, IsAsLongAsWhatWasWrittenWhenTheRoomEnds) {
   disk.traits.capacity = 8 * KiB;
   disk.make("a", 0);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
   EXPECT_EQ(code_of(file.write(100, std::string(32 * KiB, 'a'))), Errc::no_space);
 
@@ -581,8 +417,8 @@ TEST_F(FileOnASimulatedDisk, IsAsLongAsWhatWasWrittenWhenTheRoomEnds) {
 
 TEST_F(FileOnASimulatedDisk, ReportsAReadErrorWithItsOffset) {
   disk.make("a", std::string(4096, 'a') == "" ? 0 : 4096);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
   disk.traits.reads_now = false;
   disk.fail(sim::Call::read, 1, EIO);
 
@@ -595,8 +431,8 @@ TEST_F(FileOnASimulatedDisk, ReportsAReadErrorWithItsOffset) {
 
 TEST_F(FileOnASimulatedDisk, SaysInTheErrorThatSomebodyCutItAndLeavesTheLogToTheFrontEnd) {
   disk.make("a", 100'000);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
   disk.cut("a", 50'000);
 
   const auto first = file.read(40'000, 20'000);
@@ -613,9 +449,9 @@ TEST_F(FileOnASimulatedDisk, SaysInTheErrorThatSomebodyCutItAndLeavesTheLogToThe
 
 TEST_F(FileOnASimulatedDisk, NeverFlushesAgainOnceAFlushHasFailed) {
   disk.make("a", 100'000);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
-  ASSERT_DONE(file.write(0, "abc"));
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
+  ASSERT_OK(file.write(0, "abc"));
   disk.fail(sim::Call::sync, 1, EIO);
   graph::WriteFlags fua;
   fua.fua = true;
@@ -623,14 +459,14 @@ TEST_F(FileOnASimulatedDisk, NeverFlushesAgainOnceAFlushHasFailed) {
   EXPECT_EQ(code_of(file.flush()), Errc::io_error);
   EXPECT_EQ(code_of(file.flush()), Errc::io_error);
   EXPECT_EQ(code_of(file.write(0, "abc", fua)), Errc::io_error);
-  EXPECT_DONE(file.write(0, "abc"));
+  EXPECT_OK(file.write(0, "abc"));
   EXPECT_EQ(disk.calls(sim::Call::sync), 1U);
 }
 
 TEST_F(FileOnASimulatedDisk, IsFailedByADurableWriteThatFailed) {
   disk.make("a", 100'000);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
   disk.fail(sim::Call::write, 1, EIO);
   graph::WriteFlags fua;
   fua.fua = true;
@@ -641,13 +477,13 @@ TEST_F(FileOnASimulatedDisk, IsFailedByADurableWriteThatFailed) {
 
 TEST_F(FileOnASimulatedDisk, MakesOneWriteDurableWithoutAFlush) {
   disk.make("a", 100'000);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
   graph::WriteFlags fua;
   fua.fua = true;
 
-  ASSERT_DONE(file.write(4096, std::string(4096, 'a'), fua));
-  ASSERT_DONE(file.write(100'000, "end", fua));
+  ASSERT_OK(file.write(4096, std::string(4096, 'a'), fua));
+  ASSERT_OK(file.write(100'000, "end", fua));
   EXPECT_EQ(disk.calls(sim::Call::sync), 0U);
 
   disk.power_off();
@@ -659,14 +495,14 @@ TEST_F(FileOnASimulatedDisk, MakesOneWriteDurableWithoutAFlush) {
 TEST_F(FileOnASimulatedDisk, WritesZeroesWhereTheFileSystemCanNot) {
   disk.traits.zeroes_ranges = disk.traits.punches_holes = false;
   disk.make("a", to_bytes(std::string(100'000, 'a')));
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
   EXPECT_EQ(code_of(file.zero({5, 10}, false, true)), Errc::not_supported);
   EXPECT_EQ(file.read(4, 12).value_or(""), std::string(12, 'a'));
-  EXPECT_DONE(file.zero({5, 10}, false));
-  EXPECT_DONE(file.discard({50'000, 10}));
-  EXPECT_DONE(file.discard({50'000, 10}));
+  EXPECT_OK(file.zero({5, 10}, false));
+  EXPECT_OK(file.discard({50'000, 10}));
+  EXPECT_OK(file.discard({50'000, 10}));
 
   EXPECT_EQ(file.read(4, 12).value_or(""), "a" + std::string(10, '\0') + "a");
   EXPECT_EQ(disk.calls(sim::Call::fallocate), 2U);  // each was tried once, and remembered
@@ -676,29 +512,29 @@ TEST_F(FileOnASimulatedDisk, KeepsAZeroedRangeProvisioned) {
   disk.traits.capacity = 64 * KiB;
   disk.make("a", 1 * MiB);
   disk.make("b", 1 * MiB);
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
   FileGraph other(place);
-  ASSERT_DONE(other.open("b"));
-  ASSERT_DONE(other.attach());
+  ASSERT_OK(other.open("b"));
+  ASSERT_OK(other.attach());
 
-  ASSERT_DONE(file.zero({0, 32 * KiB}, false));
+  ASSERT_OK(file.zero({0, 32 * KiB}, false));
   EXPECT_EQ(code_of(other.write(0, std::string(64 * KiB, 'b'))), Errc::no_space);
 
-  EXPECT_DONE(file.write(0, std::string(32 * KiB, 'a')));
+  EXPECT_OK(file.write(0, std::string(32 * KiB, 'a')));
 }
 
 TEST_F(FileOnASimulatedDisk, AsksForHolesOnlyWhereItDoesNotKnowOfData) {
   disk.make("a", to_bytes(std::string(100'000, 'a')));
-  ASSERT_DONE(file.open("a"));
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
 
   EXPECT_EQ(file.map({0, 100'000}), "data 100000");
   const unsigned asked = disk.calls(sim::Call::seek);
   EXPECT_EQ(file.map({500, 1000}), "data 1000");
   EXPECT_EQ(disk.calls(sim::Call::seek), asked);
 
-  ASSERT_DONE(file.zero({0, 8192}, true));
+  ASSERT_OK(file.zero({0, 8192}, true));
   EXPECT_EQ(file.map({0, 100'000}), "hole 8192, data 91808");
   EXPECT_GT(disk.calls(sim::Call::seek), asked);
 }
@@ -732,52 +568,52 @@ TEST_F(FileOnASimulatedDisk, LetsWritesTakeTheEngineForAWhileWhenOneWasSlow) {
   } elsewhere(place, home);
   disk.make("a", 1 * MiB);
   FileGraph slow(elsewhere);
-  ASSERT_DONE(slow.open("a"));
-  ASSERT_DONE(slow.attach());
+  ASSERT_OK(slow.open("a"));
+  ASSERT_OK(slow.attach());
   const std::string page(4096, 'a');
 
   clock.step = std::chrono::milliseconds(100);
-  ASSERT_DONE(slow.write(0, page));
+  ASSERT_OK(slow.write(0, page));
   clock.step = std::chrono::microseconds(1);
-  ASSERT_DONE(slow.write(0, page));
+  ASSERT_OK(slow.write(0, page));
   EXPECT_EQ(disk.calls(sim::Call::write_now), 1U);
   EXPECT_EQ(disk.calls(sim::Call::write), 1U);
 
   clock.next += std::chrono::seconds(2);
-  ASSERT_DONE(slow.write(0, page));
+  ASSERT_OK(slow.write(0, page));
   EXPECT_EQ(disk.calls(sim::Call::write_now), 2U);
 }
 
 TEST_F(FileOnASimulatedDisk, OpensForWritingOnlyWhileSomebodyWrites) {
   disk.make("a", 4096);
-  ASSERT_DONE(file.open("a", {{"auto-read-only", yes()}}));
-  ASSERT_DONE(file.attach(Permission::consistent_read));
+  ASSERT_OK(file.open("a", {{"auto-read-only", yes()}}));
+  ASSERT_OK(file.attach(Permission::consistent_read));
   EXPECT_EQ(disk.calls(sim::Call::reopen), 0U);
-  ASSERT_DONE(file.detach());
+  ASSERT_OK(file.detach());
 
-  ASSERT_DONE(file.attach());
+  ASSERT_OK(file.attach());
   EXPECT_EQ(disk.calls(sim::Call::reopen), 1U);
-  EXPECT_DONE(file.write(1, "abc"));
+  EXPECT_OK(file.write(1, "abc"));
   EXPECT_EQ(place.content("a").substr(1, 3), "abc");
   EXPECT_TRUE(disk.is_locked("a", 101));
 
   EXPECT_EQ(disk.calls(sim::Call::sync), 0U);
-  ASSERT_DONE(file.detach());
+  ASSERT_OK(file.detach());
   EXPECT_EQ(disk.calls(sim::Call::sync), 1U);  // the last chance to learn of a lost write
   EXPECT_EQ(disk.calls(sim::Call::reopen), 2U);
   EXPECT_FALSE(disk.is_locked("a", 101));
-  ASSERT_DONE(file.attach());
-  EXPECT_DONE(file.write(1, "xyz"));
+  ASSERT_OK(file.attach());
+  EXPECT_OK(file.write(1, "xyz"));
 }
 
 TEST_F(FileOnASimulatedDisk, RefusesAWriterWhereTheFileCanOnlyBeRead) {
   disk.make("a", 4096);
   disk.protect("a");
-  ASSERT_DONE(file.open("a", {{"auto-read-only", yes()}}));
+  ASSERT_OK(file.open("a", {{"auto-read-only", yes()}}));
 
   EXPECT_EQ(code_of(file.attach()), Errc::permission_denied);
-  EXPECT_DONE(file.attach(Permission::consistent_read));
-  EXPECT_DONE(file.read(0, 512));
+  EXPECT_OK(file.attach(Permission::consistent_read));
+  EXPECT_OK(file.read(0, 512));
   EXPECT_FALSE(disk.is_locked("a", 101));
 }
 
@@ -788,8 +624,8 @@ TEST(FileUnderEverySchedule, GrowsToTheFarthestOfThoseThatGrowIt) {
     place.disk.chaos.delays = 1;
     place.disk.make("a", 4096);
     FileGraph file(place);
-    ASSERT_DONE(file.open("a"));
-    ASSERT_DONE(file.attach());
+    ASSERT_OK(file.open("a"));
+    ASSERT_OK(file.attach());
     const std::string data(5000, 'a');
     const ConstBuffers list(bytes_of(data));
     Gate gate;
@@ -808,7 +644,7 @@ TEST(FileUnderEverySchedule, GrowsToTheFarthestOfThoseThatGrowIt) {
     start(file.view->write_zeroes({20'000, 5000}, flags), all[2]);
     place.world.scheduler.run();
 
-    for (const auto& each : all) ASSERT_DONE(each);
+    for (const auto& each : all) ASSERT_OK(each);
     const std::uint64_t size = writes ? 35'000 : 25'000;
     ASSERT_EQ(place.disk.size("a"), size) << "seed " << seed;
     ASSERT_EQ(file.view->size(), size) << "seed " << seed;

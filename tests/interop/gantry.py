@@ -8,7 +8,7 @@ A script is sentences, each with the code that proves it, and ends with main():
             run("nbdcopy", original, server.uri(over=over))
 
 The script's first argument is the program. Every test has a folder of its own, and fails when a server of its does not
-end with status 0 on SIGTERM."""
+end with status 0 on SIGTERM. $GANTRY_IO_ENGINE is the io-engine of all servers."""
 import atexit
 import os
 import pathlib
@@ -24,6 +24,7 @@ import threading
 import traceback
 import urllib.parse
 
+ENGINE = os.environ.get("GANTRY_IO_ENGINE", "auto")
 PATIENCE = 120  # seconds that a start, a stop or a tool may take, sanitizers included
 
 _tests = []
@@ -73,8 +74,8 @@ def _run_test(number, sentence, function):
 class Server:
     """A gantry that accepts connections. As a context manager it ends with the block, and must end well."""
 
-    def __init__(self, arguments, listeners, folder=pathlib.Path("/")):
-        self.command = command_line(*arguments)
+    def __init__(self, arguments, listeners, folder=pathlib.Path("/"), launcher=()):
+        self.command = [*map(str, launcher), *command_line(*arguments)]
         self.log = []
         self._places = {}  # "unix" or "tcp" -> where the last listener of this kind listens
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL,  # ours is for TAP
@@ -129,15 +130,18 @@ class Server:
             self.process.wait()
 
 
-def command_line(*arguments):
-    return [os.path.abspath(sys.argv[1]), *map(str, arguments)]
+def command_line(command, *arguments):
+    if command == "export" and "--io-engine" not in arguments:  # a configuration says it itself
+        arguments = "--io-engine", ENGINE, *arguments
+    return [os.path.abspath(sys.argv[1]), command, *map(str, arguments)]
 
 
-def export(image, *options, listen=()):
-    """Serves one raw image; by default on a Unix socket beside it and on TCP, both at once."""
+def export(image, *options, listen=(), launcher=()):
+    """Serves one raw image; by default on a Unix socket beside it and on TCP, both at once. A launcher is a command
+    that runs the program."""
     listen = listen or [f"unix:{image}.sock", "tcp:127.0.0.1:0"]
     words = [word for place in listen for word in ("--listen", place)]
-    return Server(["export", image, "--format", "raw", *options, *words], len(listen))
+    return Server(["export", image, "--format", "raw", *options, *words], len(listen), launcher=launcher)
 
 
 def serve(folder, exports, listen=("unix:sock", "tcp:127.0.0.1:0")):
@@ -153,7 +157,7 @@ def serve(folder, exports, listen=("unix:sock", "tcp:127.0.0.1:0")):
 def serve_toml(folder, toml, listen=("unix:sock",)):
     """Serves what a configuration without [server] says."""
     config = folder / "gantry.toml"
-    config.write_text(f"[server]\nlisten = {list(listen)}\n{toml}")
+    config.write_text(f'[server]\nlisten = {list(listen)}\nio-engine = "{ENGINE}"\n{toml}')
     return Server(["serve", config], len(listen), folder)
 
 

@@ -32,14 +32,15 @@ TEST(Config, HasDefaults) {
   EXPECT_EQ(config->limits.connections_max, 100u);
   EXPECT_EQ(config->limits.handshake_timeout, std::chrono::seconds(10));
   EXPECT_EQ(config->limits.drain_timeout, std::chrono::seconds(10));
+  EXPECT_EQ(config->io_engine, EngineKind::automatic);
   EXPECT_EQ(config->log_level, LogLevel::info);
 }
 
 TEST(Config, TakesEveryKeyOfAServer) {
   const auto config = read(
       "[server]\nlisten = ['unix:g.sock', 'tcp:[::1]:0']\nmax-connections = 7\n"
-      "handshake-timeout = '500ms'\ndrain-timeout = '2min'\nlog-level = 'debug'\n"
-      "log-format = 'json'\n");
+      "handshake-timeout = '500ms'\ndrain-timeout = '2min'\nio-engine = 'threads'\n"
+      "log-level = 'debug'\nlog-format = 'json'\n");
 
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->listen[0].address.text(), "unix:conf/g.sock");
@@ -47,6 +48,7 @@ TEST(Config, TakesEveryKeyOfAServer) {
   EXPECT_EQ(config->limits.connections_max, 7u);
   EXPECT_EQ(config->limits.handshake_timeout, std::chrono::milliseconds(500));
   EXPECT_EQ(config->limits.drain_timeout, std::chrono::minutes(2));
+  EXPECT_EQ(config->io_engine, EngineKind::threads);
   EXPECT_EQ(config->log_level, LogLevel::debug);
   EXPECT_EQ(config->log_format, LogFormat::json);
 }

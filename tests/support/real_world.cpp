@@ -31,10 +31,11 @@ bool TempDir::is_tmpfs() const {
          static_cast<unsigned long>(system.f_type) == TMPFS_MAGIC;
 }
 
-RealWorld::RealWorld() : home{context.get_executor(), clock_, make_engine(), buffers_, log} {}
+RealWorld::RealWorld(EngineKind engine)
+    : home{context.get_executor(), clock_, make_engine(engine), buffers_, log} {}
 
-Engine& RealWorld::make_engine() {
-  auto made = make_uring_engine(context);
+Engine& RealWorld::make_engine(EngineKind kind) {
+  auto made = ::make_engine(kind, context);
   if (made) {
     engine_ = *std::move(made);
   } else {

@@ -1,5 +1,5 @@
-// real_world.h - a real worker, for tests of what only a kernel does: an event loop, io_uring, a
-// folder for files.
+// real_world.h - a real worker, for tests of what only a kernel does: an event loop, an engine, a
+// folder for files. What holds on a real file has to hold with each engine.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -11,9 +11,9 @@
 #include <string>
 #include <utility>
 
+#include "graph/base/engines.h"
 #include "graph/base/home.h"
 #include "graph/base/steady_clock.h"
-#include "graph/base/uring_engine.h"
 #include "tests/support/world.h"
 
 namespace test {
@@ -32,9 +32,18 @@ class TempDir {
   std::filesystem::path folder_;
 };
 
+// The values of a test that is made with each engine, and what such a case is called.
+inline const auto each_engine = testing::Values(EngineKind::io_uring, EngineKind::threads);
+inline std::string engine_word(EngineKind kind) {
+  return kind == EngineKind::threads ? "threads" : "io_uring";
+}
+inline std::string engine_of_case(const testing::TestParamInfo<EngineKind>& chosen) {
+  return engine_word(chosen.param);
+}
+
 class RealWorld {
  public:
-  RealWorld();
+  explicit RealWorld(EngineKind engine);
   // Why it can't be used, or "".
   const std::string& missing() const { return missing_; }
 
@@ -68,7 +77,7 @@ class RealWorld {
   Home home;
 
  private:
-  Engine& make_engine();
+  Engine& make_engine(EngineKind kind);
 };
 
 }  // namespace test

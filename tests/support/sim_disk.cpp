@@ -36,6 +36,7 @@ struct Version {
 // A file: what readers see, and what the medium has.
 struct Disk::Inode {
   std::uint64_t size = 0;
+  FileKind kind = FileKind::regular;
   std::map<std::uint64_t, Block> blocks;  // by offset / block_size
   bool read_only = false;
   std::map<std::uint64_t, std::vector<const void*>> locks;  // holders by byte
@@ -142,6 +143,11 @@ void Disk::make(const std::string& path, std::uint64_t size) {
   auto file = std::make_shared<Inode>();
   file->size = file->medium_size = size;
   files_[path] = std::move(file);
+}
+
+void Disk::make_device(const std::string& path, std::uint64_t size) {
+  make(path, size);
+  find(path)->kind = FileKind::block_device;
 }
 
 Disk::Inode* Disk::find(const std::string& path) const {
@@ -312,6 +318,19 @@ class SimFile final : public EngineFile {
     co_return done;
   }
 
+  SysTask<> device_call(DeviceCall call, Range range) override {
+    if (const int error = co_await begin(Call::device); error != 0) co_return fault_only(error);
+    assert(is_aligned(range.offset, sector_size) && is_aligned(range.length, sector_size));
+    if (inode_->kind != FileKind::block_device) co_return fault_only(ENOTTY);
+    if (call == DeviceCall::discard && !disk_.traits.discards) co_return fault_only(EOPNOTSUPP);
+    if (flags_.access == FileAccess::read_only) co_return fault_only(EBADF);
+    if (!range.lies_within(inode_->size)) co_return fault_only(EINVAL);
+    const SysResult<> done = change(
+        call == DeviceCall::discard ? FallocateMode::punch_hole : FallocateMode::zero_range, range);
+    co_await pause();
+    co_return done;
+  }
+
   SysTask<> truncate(std::uint64_t size) override {
     if (const int error = co_await begin(Call::truncate); error != 0) co_return fault_only(error);
     if (flags_.access == FileAccess::read_only) co_return fault_only(EINVAL);
@@ -355,6 +374,13 @@ class SimFile final : public EngineFile {
     status.size = inode_->size;
     status.allocated = inode_->blocks.size() * block_size;
     status.is_quick = disk_.traits.is_quick;
+    status.kind = inode_->kind;
+    if (status.kind == FileKind::block_device) {
+      status.allocated = status.size;
+      status.is_quick = false;
+      status.device_block = sector_size;
+      status.zeroes_quickly = disk_.traits.zeroes_quickly;
+    }
     status.direct_alignment = disk_.traits.direct_alignment;
     co_return status;
   }
@@ -452,7 +478,11 @@ class SimFile final : public EngineFile {
   SysResult<std::size_t> write_at(std::uint64_t offset, const ConstBuffers& data,
                                   Durability durability) {
     if (flags_.access == FileAccess::read_only) return fault(EBADF);
-    const std::size_t wanted = maybe_short(data.size());
+    std::size_t wanted = maybe_short(data.size());
+    if (inode_->kind == FileKind::block_device) {
+      if (offset >= inode_->size) return fault(ENOSPC);
+      wanted = std::min<std::uint64_t>(wanted, inode_->size - offset);
+    }
     std::size_t done = 0;
     ++inode_->generation;
     const ConstBuffers part = data.slice(0, wanted);

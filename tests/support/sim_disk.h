@@ -26,6 +26,7 @@ enum class Call : std::uint8_t {
   write,
   sync,
   fallocate,
+  device,
   truncate,
   seek,
   status,
@@ -34,7 +35,7 @@ enum class Call : std::uint8_t {
   lock,
   close,
 };
-inline constexpr std::size_t call_count = 15;
+inline constexpr std::size_t call_count = 16;
 
 struct DiskTraits {
   bool is_quick = true;
@@ -43,6 +44,8 @@ struct DiskTraits {
   bool zeroes_ranges = true;
   bool knows_holes = true;
   bool knows_locks = true;
+  bool discards = true;        // devices: BLKDISCARD
+  bool zeroes_quickly = true;  // devices: FileStatus::zeroes_quickly
   std::uint32_t direct_alignment = 512;
   std::uint64_t capacity = std::numeric_limits<std::uint64_t>::max();  // bytes, in blocks of 4096
 };
@@ -67,6 +70,8 @@ class Disk {
   // A file that is on the medium already.
   void make(const std::string& path, std::vector<std::byte> content);
   void make(const std::string& path, std::uint64_t size);
+  // A block device, of blocks of 512 bytes.
+  void make_device(const std::string& path, std::uint64_t size);
   void protect(const std::string& path);  // may only be read
   // Somebody else changes the size.
   void cut(const std::string& path, std::uint64_t size);

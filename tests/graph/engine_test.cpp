@@ -1,4 +1,4 @@
-#include "graph/base/uring_engine.h"
+#include "graph/base/engine.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -14,7 +14,7 @@
 
 namespace {
 
-class UringEngine : public testing::Test {
+class AnEngine : public testing::TestWithParam<EngineKind> {
  protected:
   void SetUp() override {
     if (!world.missing().empty()) GTEST_SKIP() << world.missing();
@@ -32,9 +32,11 @@ class UringEngine : public testing::Test {
   }
 
   test::TempDir folder;
-  test::RealWorld world;
+  test::RealWorld world{GetParam()};
   std::unique_ptr<EngineFile> file;
 };
+
+INSTANTIATE_TEST_SUITE_P(Engines, AnEngine, test::each_engine, test::engine_of_case);
 
 constexpr OpenFlags writing{FileAccess::read_write, Caching::buffered, Creation::never};
 constexpr OpenFlags making{FileAccess::read_write, Caching::buffered, Creation::exclusive};
@@ -61,14 +63,13 @@ Task<> write_and_read(EngineFile& file) {
   EXPECT_EQ(end.value_or(1), 0U);
   const auto status = co_await file.status();
   EXPECT_EQ(status ? status->size : 0, 8100U);
-  EXPECT_TRUE(status && status->is_regular);
+  EXPECT_TRUE(status && status->kind == FileKind::regular);
   co_return ok;
 }
 
-TEST_F(UringEngine, WritesReadsAndTellsTheSize) {
+TEST_P(AnEngine, WritesReadsAndTellsTheSize) {
   ASSERT_TRUE(world.run(open("a", making)));
   EXPECT_TRUE(world.run(write_and_read(*file)));
-  EXPECT_EQ(engine().name(), "io_uring");
 }
 
 Task<> fail_in_every_way(Engine& engine, std::string folder) {
@@ -86,7 +87,7 @@ Task<> fail_in_every_way(Engine& engine, std::string folder) {
   co_return ok;
 }
 
-TEST_F(UringEngine, SaysWhatTheKernelSaid) {
+TEST_P(AnEngine, SaysWhatTheKernelSaid) {
   EXPECT_TRUE(world.run(fail_in_every_way(engine(), folder.path(""))));
 }
 
@@ -100,7 +101,7 @@ Task<> read_one(EngineFile& file, std::uint64_t number, unsigned& wrong) {
   co_return ok;
 }
 
-TEST_F(UringEngine, TakesMoreAtOnceThanItsRingHolds) {
+TEST_P(AnEngine, TakesMoreAtOnceThanItsRingOrItsThreadsHold) {
   constexpr std::uint64_t count = 2000;
   std::string content;
   for (std::uint64_t i = 0; i < count; ++i) content += std::string(512, static_cast<char>(i % 251));
@@ -136,12 +137,12 @@ Task<> punch(EngineFile& file) {
   co_return ok;
 }
 
-TEST_F(UringEngine, AllocatesAndPunches) {
+TEST_P(AnEngine, AllocatesAndPunches) {
   ASSERT_TRUE(world.run(open("a", making)));
   EXPECT_TRUE(world.run(punch(*file)));
 }
 
-TEST_F(UringEngine, ReadsNowWhatIsCached) {
+TEST_P(AnEngine, ReadsNowWhatIsCached) {
   make("a", std::string(10'000, 'a'));
   ASSERT_TRUE(world.run(open("a", OpenFlags{})));
   Buffer memory(10'000);
@@ -153,7 +154,7 @@ TEST_F(UringEngine, ReadsNowWhatIsCached) {
   EXPECT_EQ(memory.bytes()[9'999], std::byte{'a'});
 }
 
-TEST_F(UringEngine, WritesNowIntoTheCache) {
+TEST_P(AnEngine, WritesNowIntoTheCache) {
   ASSERT_TRUE(world.run(open("a", making)));
   const std::string data = "abc";
   const ConstBuffers list(bytes_of(data));
@@ -179,7 +180,7 @@ Task<> reopen(EngineFile& file) {
   co_return ok;
 }
 
-TEST_F(UringEngine, OpensTheSameFileAgainThoughItsNameIsGone) {
+TEST_P(AnEngine, OpensTheSameFileAgainThoughItsNameIsGone) {
   make("a", "xyz");
   ASSERT_TRUE(world.run(open("a", OpenFlags{})));
   std::filesystem::rename(folder.path("a"), folder.path("b"));
@@ -190,7 +191,7 @@ TEST_F(UringEngine, OpensTheSameFileAgainThoughItsNameIsGone) {
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(moved), {}), "abc");
 }
 
-TEST_F(UringEngine, LetsTheEventLoopEndWhenNothingIsInFlight) {
+TEST_P(AnEngine, LetsTheEventLoopEndWhenNothingIsInFlight) {
   make("a", "xyz");
   ASSERT_TRUE(world.run(open("a", OpenFlags{})));
   world.context.restart();

@@ -1,4 +1,4 @@
-// Rings that are made by one thread and used by another, as the daemon's workers are.
+// Engines that are made by one thread and used by another, as the daemon's workers are.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -6,7 +6,6 @@
 #include <list>
 #include <thread>
 
-#include "graph/base/uring_engine.h"
 #include "tests/support/real_world.h"
 
 namespace {
@@ -30,12 +29,15 @@ asio::awaitable<void> read_all(Worker& worker, std::string path) {
   (void)co_await (*file)->close();
 }
 
-TEST(UringWorkers, EachHaveARingOfTheirOwn) {
+class Workers : public testing::TestWithParam<EngineKind> {};
+INSTANTIATE_TEST_SUITE_P(Engines, Workers, test::each_engine, test::engine_of_case);
+
+TEST_P(Workers, EachHaveAnEngineOfTheirOwn) {
   test::TempDir folder;
   std::ofstream(folder.path("a")) << std::string(1'000'000, 'a');
   std::list<Worker> workers(3);
   for (Worker& worker : workers) {
-    auto made = make_uring_engine(worker.context);
+    auto made = make_engine(GetParam(), worker.context);
     if (!made) GTEST_SKIP() << made.error().message;
     worker.engine = *std::move(made);
   }

@@ -1,0 +1,32 @@
+#include "graph/base/call_threads.h"
+
+#include <csignal>
+#include <system_error>
+
+namespace {
+
+// Signals are the event loops' business, and interrupt nothing here.
+void serve(asio::thread_pool& pool) {
+  sigset_t all;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  pool.attach();
+}
+
+}  // namespace
+
+CallThreads::~CallThreads() {
+  pool_.stop();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+bool CallThreads::have_thread() {
+  if (threads_.size() < shares_.running()) {
+    try {
+      threads_.emplace_back(serve, std::ref(pool_));
+    } catch (const std::system_error&) {
+      // no more of them: then calls wait for those that there are
+    }
+  }
+  return !threads_.empty();
+}
