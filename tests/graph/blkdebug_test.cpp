@@ -19,8 +19,6 @@ using graph::Permission;
 using test::code_of;
 using test::message_of;
 using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::IsEmpty;
 
 class BlkDebug : public test::GraphTest {
  protected:
