@@ -151,7 +151,7 @@ def _(folder):
     print(f"# to repeat: GANTRY_SEED={SEED}")
     chance = random.Random(SEED)
     log, disk, moments = LogWriter(folder / "log", 1024), bytearray(), {}
-    for step in range(300):
+    for step in range(100):
         start, length = chance.randrange(128) << 10, chance.randrange(1, 32) << 10
         kind = chance.choice(["write", "write", "fua", "discard", "flush", "mark"])
         if kind in ("write", "fua"):
@@ -221,7 +221,7 @@ def _(folder):
     durable = [[0] * BLOCKS]  # what must be there once so many flushes are in the log
     with logged(folder, size=BLOCK * BLOCKS) as server:
         client = client_of(server)
-        for step in range(1, 200):
+        for step in range(1, 80):
             for block in chance.sample(range(BLOCKS), chance.randrange(1, 8)):  # beside each other
                 version[block] = step
                 client.aio_pwrite(struct.pack("<Q", step) * (BLOCK // 8), block * BLOCK, lambda error: 1)
