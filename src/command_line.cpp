@@ -47,6 +47,9 @@ std::string keys_text(std::string_view title, std::span<const OptionSpec> specs)
 std::string config_help(Drivers drivers) {
   std::string text = "CONFIG is a TOML file. Its keys, with their defaults:\n\n";
   text += keys_text("[server]", server_options()) + "\n";
+  text += keys_text("listen = [{ ... }]: a listener that needs more than an address",
+                    listener_options()) +
+          "\n";
   text += keys_text("[exports.NAME]", export_options()) + "\n";
   text += keys_text("[nodes.NAME], whatever its driver", graph::common_node_options());
   for (const graph::Driver* driver : drivers) {
@@ -64,7 +67,9 @@ std::string formats_help(Drivers drivers) {
     if (std::ranges::find(names, driver->name) == names.end()) continue;
     text += "  " + std::string(driver->name) + ": " + std::string(driver->help) + "\n";
   }
-  return text + "WHERE is unix:PATH or tcp:HOST:PORT; sizes are in bytes, or with K, M, G, T.";
+  return text +
+         "WHERE is unix:PATH, tcp:HOST:PORT or vsock:CID:PORT; sizes are in bytes, or with K, M, "
+         "G, T.";
 }
 
 // CLI11 wants "" for what is right.
