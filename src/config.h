@@ -15,6 +15,7 @@
 #include "graph/base/options.h"
 #include "graph/driver.h"
 #include "src/address.h"
+#include "src/limits.h"
 
 namespace app {
 
@@ -44,9 +45,8 @@ struct ExportConfig {
 
 struct Config {
   std::vector<Listen> listen;
-  std::uint32_t connections_max = 100;
-  std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);
-  std::chrono::nanoseconds drain_timeout = std::chrono::seconds(10);
+  std::uint32_t workers = 0;  // 0: one for each processor
+  ServiceLimits limits;
   LogLevel log_level = LogLevel::info;
   std::vector<NodeConfig> nodes;  // children first
   std::vector<ExportConfig> exports;

@@ -139,7 +139,8 @@ bool is_shortage(int number) {
 
 }  // namespace
 
-Listeners::Listeners(Home& home, Accepted accepted) : home_(home), accepted_(std::move(accepted)) {}
+Listeners::Listeners(Home& home, std::chrono::seconds peer_timeout, Accepted accepted)
+    : home_(home), peer_timeout_(peer_timeout), accepted_(std::move(accepted)) {}
 
 Listeners::~Listeners() = default;
 
@@ -237,7 +238,7 @@ Listeners::Burst Listeners::accept_some(Listener& listener, int& number) {
     const int descriptor =
         ::accept4(listener.socket.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (descriptor >= 0) {
-      auto stream = socket_stream(home_.executor, descriptor);
+      auto stream = socket_stream(home_.executor, descriptor, peer_timeout_);
       if (stream) {
         accepted_(*std::move(stream));
       } else {

@@ -14,6 +14,8 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 namespace app {
 namespace {
@@ -60,12 +62,66 @@ std::string peer_of(int descriptor, const sockaddr_storage& remote) {
   return "unix pid " + std::to_string(credentials.pid) + " uid " + std::to_string(credentials.uid);
 }
 
+// Whom to count together. An IPv6 host has a whole /64 to choose its addresses from.
+std::string origin_of(int descriptor, const sockaddr_storage& remote) {
+  if (remote.ss_family == AF_INET) {
+    return asio::ip::address_v4(ntohl(address_in<sockaddr_in>(remote).sin_addr.s_addr)).to_string();
+  }
+  if (remote.ss_family == AF_INET6) {
+    asio::ip::address_v6::bytes_type bytes;
+    const auto v6 = address_in<sockaddr_in6>(remote);
+    std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
+    const asio::ip::address_v6 whole(bytes);
+    if (whole.is_v4_mapped())
+      return asio::ip::make_address_v4(asio::ip::v4_mapped, whole).to_string();
+    if (whole.is_loopback()) return whole.to_string();
+    std::fill(bytes.begin() + 8, bytes.end(), static_cast<unsigned char>(0));
+    return asio::ip::address_v6(bytes).to_string() + "/64";
+  }
+  ucred credentials{};
+  socklen_t length = sizeof credentials;
+  if (::getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return "unix";
+  return "unix uid " + std::to_string(credentials.uid);
+}
+
+bool is_loopback(const sockaddr_storage& remote) {
+  if (remote.ss_family == AF_INET) {
+    return ntohl(address_in<sockaddr_in>(remote).sin_addr.s_addr) >> 24 == 127;
+  }
+  if (remote.ss_family == AF_INET6) {
+    const auto v6 = address_in<sockaddr_in6>(remote);
+    const bool mapped = IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr) && v6.sin6_addr.s6_addr[12] == 127;
+    return mapped || IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
+  }
+  return remote.ss_family == AF_UNIX;
+}
+
+// A peer that vanished without a word is noticed: when data is not acknowledged, or, while nothing
+// is said, by asking.
+void notice_vanished(int descriptor, std::chrono::seconds timeout) {
+  if (timeout.count() == 0) return;
+  const auto seconds = static_cast<int>(std::min<std::int64_t>(timeout.count(), 32767));
+  constexpr int questions = 4;
+  const int interval = std::max(1, seconds / (2 * questions));
+  set(descriptor, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(descriptor, IPPROTO_TCP, TCP_KEEPIDLE, std::max(1, seconds - questions * interval));
+  set(descriptor, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+  set(descriptor, IPPROTO_TCP, TCP_KEEPCNT, questions);
+  set(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<unsigned>(seconds) * 1000);
+}
+
 class SocketStream final : public Stream {
  public:
-  using Socket = asio::generic::stream_protocol::socket;
+  using Protocol = asio::generic::stream_protocol;
+  using Socket = Protocol::socket;
 
-  SocketStream(Socket socket, std::string peer)
-      : socket_(std::move(socket)), peer_(std::move(peer)) {}
+  SocketStream(Socket socket, const sockaddr_storage& remote)
+      : socket_(std::move(socket)),
+        family_(remote.ss_family),
+        peer_(peer_of(socket_->native_handle(), remote)),
+        origin_(origin_of(socket_->native_handle(), remote)),
+        local_(is_loopback(remote)) {}
+  ~SocketStream() override { drop_released(); }
 
   Result<std::size_t> read_now(std::span<std::byte> out) override {
     if (out.empty()) return 0;
@@ -99,22 +155,49 @@ class SocketStream final : public Stream {
   Task<> writable() override { return wait(Socket::wait_write); }
 
   void close() override {
-    if (!socket_.is_open()) return;
+    drop_released();
+    if (!is_open()) return;
     asio::error_code ignored;
-    socket_.shutdown(Socket::shutdown_both, ignored);
-    socket_.close(ignored);  // whoever waits is woken with operation_aborted
+    socket_->shutdown(Socket::shutdown_both, ignored);
+    socket_->close(ignored);  // whoever waits is woken with operation_aborted
+  }
+
+  void release() override {
+    if (!is_open()) return;
+    asio::error_code problem;
+    released_ = socket_->release(problem);
+    if (problem) released_ = -1;
+    socket_.reset();
+  }
+  Result<> assign(const asio::any_io_executor& executor) override {
+    if (released_ < 0) return failure(Errc::connection_lost, peer_ + ": the stream is closed");
+    asio::error_code problem;
+    socket_.emplace(executor);
+    socket_->assign(Protocol(family_, 0), released_, problem);
+    if (problem) {
+      drop_released();
+      return lost(problem.value());
+    }
+    released_ = -1;
+    return ok;
   }
 
   std::string peer() const override { return peer_; }
+  std::string origin() const override { return origin_; }
+  bool is_local() const override { return local_; }
 
  private:
+  bool is_open() const { return socket_ && socket_->is_open(); }
   // -1 after close(): then each call fails with EBADF.
-  int descriptor() { return socket_.is_open() ? socket_.native_handle() : -1; }
+  int descriptor() { return is_open() ? socket_->native_handle() : -1; }
+  void drop_released() {
+    if (released_ >= 0) ::close(std::exchange(released_, -1));
+  }
 
   Task<> wait(Socket::wait_type what) {
-    if (!socket_.is_open()) co_return failure(Errc::canceled, peer_ + ": the stream is closed");
+    if (!is_open()) co_return failure(Errc::canceled, peer_ + ": the stream is closed");
     asio::error_code problem;
-    co_await socket_.async_wait(what, asio::redirect_error(asio::use_awaitable, problem));
+    co_await socket_->async_wait(what, asio::redirect_error(asio::use_awaitable, problem));
     if (problem == asio::error::operation_aborted) {
       co_return failure(Errc::canceled, peer_ + ": the stream is closed");
     }
@@ -127,14 +210,18 @@ class SocketStream final : public Stream {
     return failure(Errc::connection_lost, error_from_errno(number, peer_).message);
   }
 
-  Socket socket_;
+  std::optional<Socket> socket_;  // none between release() and assign()
+  int released_ = -1;             // the descriptor meanwhile
+  const int family_;
   const std::string peer_;
+  const std::string origin_;
+  const bool local_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& executor,
-                                              int descriptor) {
+Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& executor, int descriptor,
+                                              std::chrono::seconds peer_timeout) {
   sockaddr_storage remote{};
   socklen_t length = sizeof remote;
   asio::error_code problem;
@@ -154,10 +241,9 @@ Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& execu
     set_buffer(descriptor, SO_RCVBUFFORCE, SO_RCVBUF);
   } else {
     set(descriptor, IPPROTO_TCP, TCP_NODELAY, 1);
-    set(descriptor, SOL_SOCKET, SO_KEEPALIVE, 1);
+    notice_vanished(descriptor, peer_timeout);
   }
-  std::string peer = peer_of(descriptor, remote);
-  return std::make_unique<SocketStream>(std::move(socket), std::move(peer));
+  return std::make_unique<SocketStream>(std::move(socket), remote);
 }
 
 }  // namespace app
