@@ -27,7 +27,7 @@ SIZE = 80 << 20  # long enough for every statement about long requests
 CONFIGURATION = """
 [server]
 listen = ["unix:sock"]
-handshake-timeout = "1s"
+handshake-timeout = "2s"
 [nodes.disk]
 driver = "memory"
 size = "80M"
