@@ -400,6 +400,12 @@ def _(folder):
         equal(sorted(verdicts), [40, 41])
 
 
+@test("a socket may have any name")
+def _(folder):
+    with serving(folder / "a+b c&d"):
+        judged("--uri", f"nbd+unix:///disk?tls-type=x&socket={folder}/a+b%20c%26d", "--statements", "10", status=0)
+
+
 @test("the status tells a broken MUST from anything less, and both from wrong use")
 def _(folder):
     with serving(folder / "must", DoesNotAcknowledgeAbort), serving(folder / "should", ListsAlthoughThereIsData):

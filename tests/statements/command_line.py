@@ -1,6 +1,5 @@
 """The command line of tests/conformance."""
 import argparse
-import socket
 import sys
 import urllib.parse
 
@@ -120,7 +119,6 @@ def parse_uri(uri):
     """(address, export name): a socket's path, or (host, port)."""
     parts = urllib.parse.urlsplit(uri)
     name = urllib.parse.unquote_to_bytes(parts.path.removeprefix("/"))
-    query = urllib.parse.parse_qs(parts.query)
     if parts.scheme in ("nbds", "nbds+unix"):
         raise WrongUse(f"{uri}: TLS is not spoken here")
     if parts.scheme == "nbd":
@@ -132,7 +130,8 @@ def parse_uri(uri):
             raise WrongUse(f"{uri}: the host is missing, as in nbd://HOST:PORT/EXPORT")
         return (parts.hostname, port), name
     if parts.scheme == "nbd+unix":
-        if len(query.get("socket", [])) != 1 or not hasattr(socket, "AF_UNIX"):
+        sockets = [word.removeprefix("socket=") for word in parts.query.split("&") if word.startswith("socket=")]
+        if len(sockets) != 1 or not sockets[0]:
             raise WrongUse(f"{uri}: the socket is missing, as in nbd+unix:///EXPORT?socket=PATH")
-        return query["socket"][0], name
+        return urllib.parse.unquote(sockets[0]), name
     raise WrongUse(f"{uri}: expected nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH")

@@ -182,6 +182,7 @@ def _(target):
 
 @statement(65, MUST, "HAS_FLAGS is always set")
 def _(target):
+    target.need_info()
     old = target.enter_old(target.haggle())
     told = [("EXPORT_NAME", old.flags), ("INFO", _info(target).flags), ("GO", _go(target.haggle(), target).flags)]
     for what, flags in told:
