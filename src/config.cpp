@@ -4,7 +4,7 @@
 #include <array>
 
 #include "nbd/export.h"
-#include "src/toml.h"
+#include "src/include.h"
 
 namespace app {
 namespace {
@@ -12,7 +12,8 @@ namespace {
 constexpr std::array server_specs{
     OptionSpec{
         "listen", Kind::list, default_listen,
-        "where to listen: \"unix:PATH\", \"tcp:HOST:PORT\", or a list of them; port 0 picks one"},
+        "\"unix:PATH\", \"tcp:HOST:PORT\", \"vsock:CID:PORT\", \"systemd\", a table, or a list of "
+        "them; port 0 picks one"},
     OptionSpec{"workers", Kind::integer, "0",
                "threads that carry out requests; 0: one for each processor"},
     OptionSpec{"max-connections", Kind::integer, "100", "clients at a time; more are turned away"},
@@ -36,6 +37,8 @@ constexpr std::array server_specs{
                "how long requests in flight may take at a stop, and then the last flush"},
     OptionSpec{"log-level", Kind::choice, "info", "the least that is logged",
                "debug|info|warning|error"},
+    OptionSpec{"log-format", Kind::choice, "text", "lines of text, or of JSON for programs",
+               "text|json"},
 };
 
 constexpr std::array export_specs{
@@ -88,34 +91,6 @@ Result<std::vector<std::pair<std::string, std::shared_ptr<const Options>>>> tabl
   return result;
 }
 
-Result<std::vector<Listen>> read_listen(const Options& server) {
-  const OptionValue* value = server.find("listen");
-  OptionList entries;
-  if (value == nullptr) {
-    entries.push_back({std::string(default_listen), server.position()});
-  } else if (value->text() != nullptr) {
-    entries.push_back(*value);
-  } else if (const auto* list = std::get_if<OptionList>(&value->data)) {
-    if (list->empty()) return refuse(value->position, "'listen': the list is empty");
-    entries = *list;
-  } else {
-    return refuse(value->position, "'listen': expected a string or a list of strings, not " +
-                                       std::string(value->kind_name()));
-  }
-  std::vector<Listen> result;
-  for (const OptionValue& entry : entries) {
-    if (entry.text() == nullptr) {
-      return refuse(entry.position,
-                    "'listen': expected a string such as \"tcp:127.0.0.1:10809\", not " +
-                        std::string(entry.kind_name()));
-    }
-    auto address = parse_address(*entry.text(), server.directory());
-    if (!address) return std::unexpected(at_position(entry.position, std::move(address).error()));
-    result.push_back({*std::move(address), entry.position});
-  }
-  return result;
-}
-
 LogLevel log_level_of(std::string_view text) {
   if (text == "debug") return LogLevel::debug;
   if (text == "warning") return LogLevel::warning;
@@ -123,13 +98,15 @@ LogLevel log_level_of(std::string_view text) {
 }
 
 Result<> read_server(const Options& server, Config& config) {
-  // a bare string is a list of one
+  // read_listen() knows what it may be
   Options checked(server.position());
   for (const auto& [key, value] : server.entries()) {
     if (key != "listen") checked.set(key, value);
   }
   if (auto known = check_options(checked, server_specs); !known) return known;
-  TRY(config.listen, read_listen(server));
+  if (const OptionValue* listen = server.find("listen")) {
+    TRY(config.listen, read_listen(*listen));
+  }
   const OptionReader reader(checked, server_specs);
   TRY(config.limits, read_limits(reader));
   const std::int64_t workers = reader.integer("workers");
@@ -140,6 +117,7 @@ Result<> read_server(const Options& server, Config& config) {
   }
   config.workers = static_cast<std::uint32_t>(workers);
   config.log_level = log_level_of(reader.text("log-level"));
+  if (reader.text("log-format") == "json") config.log_format = LogFormat::json;
   return ok;
 }
 
@@ -280,7 +258,7 @@ Result<> check_wire_text(std::string_view what, std::string_view text) {
 }
 
 Result<Config> read_config(const Options& root, Drivers drivers) {
-  const std::vector<std::string> sections{"server", "nodes", "exports"};
+  const std::vector<std::string> sections{"server", "nodes", "exports", "include"};
   for (const auto& [key, value] : root.entries()) {
     if (std::ranges::find(sections, key) == sections.end()) {
       return refuse(value.position,
@@ -289,6 +267,7 @@ Result<Config> read_config(const Options& root, Drivers drivers) {
   }
   Config config;
   config.position.file = root.position().file;
+  config.tree = std::make_shared<const Options>(root);
   TRY(const auto server, table_at(root, "server"));
   if (auto read = read_server(*server, config); !read) return std::unexpected(read.error());
   if (auto read = read_nodes(root, drivers, config); !read) return std::unexpected(read.error());
@@ -301,7 +280,7 @@ Result<Config> read_config(const Options& root, Drivers drivers) {
 }
 
 Result<Config> load_config(const std::string& path, Drivers drivers) {
-  TRY(const Options root, load_toml(path));
+  TRY(const Options root, load_with_includes(path));
   return read_config(root, drivers);
 }
 

@@ -51,8 +51,9 @@ class Daemon {
  private:
   // Errors: nothing could be started.
   Task<> serve() {
+    CO_TRY(inherited_, take_inherited_sockets());
     CO_CHECK(co_await site_.open());
-    Result<> listening = co_await listeners_.open(config_.listen);
+    Result<> listening = co_await listeners_.open(config_.listen, std::move(inherited_));
     if (listening) {
       home_.log.info("files are read and written by " + std::string(home_.engine.name()));
       listeners_.start();
@@ -106,6 +107,7 @@ class Daemon {
   Site site_;
   Listeners listeners_;
   asio::signal_set signals_;
+  std::vector<InheritedSocket> inherited_;
   Gate watching_;
   WaitQueue stop_;
   bool stopping_ = false;

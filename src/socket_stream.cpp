@@ -3,19 +3,18 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <asio/generic/stream_protocol.hpp>
-#include <asio/ip/address.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cerrno>
 #include <climits>
-#include <cstring>
 #include <optional>
 #include <utility>
+
+#include "src/peer.h"
 
 namespace app {
 namespace {
@@ -34,66 +33,6 @@ void set_buffer(int descriptor, int forced, int option) {
       0) {
     set(descriptor, SOL_SOCKET, option, local_buffer_size);  // as far as the system's limit allows
   }
-}
-
-template <class Address>
-Address address_in(const sockaddr_storage& storage) {
-  Address address;
-  std::memcpy(&address, &storage, sizeof address);
-  return address;
-}
-
-std::string peer_of(int descriptor, const sockaddr_storage& remote) {
-  if (remote.ss_family == AF_INET) {
-    const auto v4 = address_in<sockaddr_in>(remote);
-    return asio::ip::address_v4(ntohl(v4.sin_addr.s_addr)).to_string() + ":" +
-           std::to_string(ntohs(v4.sin_port));
-  }
-  if (remote.ss_family == AF_INET6) {
-    const auto v6 = address_in<sockaddr_in6>(remote);
-    asio::ip::address_v6::bytes_type bytes;
-    std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
-    return "[" + asio::ip::address_v6(bytes, v6.sin6_scope_id).to_string() +
-           "]:" + std::to_string(ntohs(v6.sin6_port));
-  }
-  ucred credentials{};
-  socklen_t length = sizeof credentials;
-  if (::getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return "unix";
-  return "unix pid " + std::to_string(credentials.pid) + " uid " + std::to_string(credentials.uid);
-}
-
-// Whom to count together. An IPv6 host has a whole /64 to choose its addresses from.
-std::string origin_of(int descriptor, const sockaddr_storage& remote) {
-  if (remote.ss_family == AF_INET) {
-    return asio::ip::address_v4(ntohl(address_in<sockaddr_in>(remote).sin_addr.s_addr)).to_string();
-  }
-  if (remote.ss_family == AF_INET6) {
-    asio::ip::address_v6::bytes_type bytes;
-    const auto v6 = address_in<sockaddr_in6>(remote);
-    std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
-    const asio::ip::address_v6 whole(bytes);
-    if (whole.is_v4_mapped())
-      return asio::ip::make_address_v4(asio::ip::v4_mapped, whole).to_string();
-    if (whole.is_loopback()) return whole.to_string();
-    std::fill(bytes.begin() + 8, bytes.end(), static_cast<unsigned char>(0));
-    return asio::ip::address_v6(bytes).to_string() + "/64";
-  }
-  ucred credentials{};
-  socklen_t length = sizeof credentials;
-  if (::getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return "unix";
-  return "unix uid " + std::to_string(credentials.uid);
-}
-
-bool is_loopback(const sockaddr_storage& remote) {
-  if (remote.ss_family == AF_INET) {
-    return ntohl(address_in<sockaddr_in>(remote).sin_addr.s_addr) >> 24 == 127;
-  }
-  if (remote.ss_family == AF_INET6) {
-    const auto v6 = address_in<sockaddr_in6>(remote);
-    const bool mapped = IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr) && v6.sin6_addr.s6_addr[12] == 127;
-    return mapped || IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
-  }
-  return remote.ss_family == AF_UNIX;
 }
 
 // A peer that vanished without a word is noticed: when data is not acknowledged, or, while nothing
@@ -115,12 +54,12 @@ class SocketStream final : public Stream {
   using Protocol = asio::generic::stream_protocol;
   using Socket = Protocol::socket;
 
-  SocketStream(Socket socket, const sockaddr_storage& remote)
+  SocketStream(Socket socket, int family, Peer peer)
       : socket_(std::move(socket)),
-        family_(remote.ss_family),
-        peer_(peer_of(socket_->native_handle(), remote)),
-        origin_(origin_of(socket_->native_handle(), remote)),
-        local_(is_loopback(remote)) {}
+        family_(family),
+        peer_(std::move(peer.text)),
+        origin_(std::move(peer.origin)),
+        local_(peer.is_local) {}
   ~SocketStream() override { drop_released(); }
 
   Result<std::size_t> read_now(std::span<std::byte> out) override {
@@ -243,7 +182,7 @@ Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& execu
     set(descriptor, IPPROTO_TCP, TCP_NODELAY, 1);
     notice_vanished(descriptor, peer_timeout);
   }
-  return std::make_unique<SocketStream>(std::move(socket), remote);
+  return std::make_unique<SocketStream>(std::move(socket), remote.ss_family, peer_of(descriptor));
 }
 
 }  // namespace app
