@@ -34,20 +34,28 @@ size = "80M"
 [nodes.endless]
 driver = "null-co"
 size = "8G"
+[nodes.coarse]
+driver = "blkdebug"
+image = { driver = "memory", size = "80M" }
+align = 4096
 [exports.disk]
 node = "disk"
 writable = true
 description = "a disk that can be written"
 [exports.endless]
 node = "endless"
+[exports.coarse]
+node = "coarse"
+writable = true
 """
 
 INTRODUCTION = """\
 # Conformance
 
 What gantry does on the wire, statement by statement. `tests/conformance --uri URI` checks any NBD server like this
-(`--help` says how); this page is its result for gantry, with a writable export of 80 MiB and a read-only one of 8 GiB.
-`tests/interop/conformance_test.py build/gantry --write` makes it anew, and a test fails when it is no longer true.
+(`--help` says how); this page is its result for gantry, with a writable export of 80 MiB, a read-only one of 8 GiB, and
+one whose blocks have 4 KiB. `tests/interop/conformance_test.py build/gantry --write` makes it anew, and a test fails
+when it is no longer true.
 
 Levels: **MUST** and **SHOULD** as in the specification (`doc/proto.md` of the NetworkBlockDevice project); **MAY**: one
 of the things that it allows happens; **gantry**: it is silent, and this is what gantry decided
@@ -63,7 +71,8 @@ def gantry(folder):
     config = folder / "gantry.toml"
     config.write_text(CONFIGURATION)
     with Server(["serve", config], 1, folder) as server:
-        yield ["--uri", server.uri("disk"), "--uri", server.uri("endless"), "--writable", "--slow", "30"]
+        yield ["--uri", server.uri("disk"), "--uri", server.uri("endless"), "--uri", server.uri("coarse"),
+               "--writable", "--slow", "30"]
 
 
 def judge(*words):
@@ -87,6 +96,12 @@ def broken(name, *words):
 def _(folder):
     with gantry(folder) as words:
         equal(broken("gantry", *words), {})
+
+
+@test("gantry breaks no statement on an export with blocks of 4 KiB")
+def _(folder):
+    with gantry(folder) as words:
+        equal(broken("gantry-4k", "--uri", words[words.index("--writable") - 1], "--writable"), {})
 
 
 def page(folder):
