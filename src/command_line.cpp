@@ -192,7 +192,7 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
   root.set("nodes", table(std::move(nodes)));
 
   TRY(Config config, read_config(root, drivers));
-  config.connections_max = command.connections_max;
+  config.limits.connections_max = command.connections_max;
   if (!command.listen.empty()) config.listen.clear();
   for (const std::string& where : command.listen) {
     TRY(Address address, parse_address(where));

@@ -14,11 +14,27 @@ constexpr std::array server_specs{
         "listen", Kind::list, default_listen,
         "\"unix:PATH\", \"tcp:HOST:PORT\", \"vsock:CID:PORT\", \"systemd\", a table, or a list of "
         "them; port 0 picks one"},
+    OptionSpec{"workers", Kind::integer, "0",
+               "threads that carry out requests; 0: one for each processor"},
     OptionSpec{"max-connections", Kind::integer, "100", "clients at a time; more are turned away"},
+    OptionSpec{
+        "max-connections-per-peer", Kind::integer, "",
+        "of them, from one host or user; without it 16, and no limit for this machine's own"},
+    OptionSpec{"max-handshakes", Kind::integer, "32",
+               "clients that have not chosen an export yet; the oldest gives way to one more"},
+    OptionSpec{"max-options", Kind::integer, "256",
+               "options in one handshake, and two more for each export"},
+    OptionSpec{"max-option-bytes", Kind::bytes, "1M", "of one option in the handshake"},
+    OptionSpec{"max-requests-in-flight", Kind::integer, "256",
+               "of one connection; then it has to wait"},
+    OptionSpec{"max-bytes-in-flight", Kind::bytes, "64M", "of one connection's requests"},
+    OptionSpec{"buffer-memory", Kind::bytes, "256M", "for all requests in flight"},
     OptionSpec{"handshake-timeout", Kind::duration, "10s",
                "how long a client may take to choose an export; 0s: for ever"},
+    OptionSpec{"peer-timeout", Kind::duration, "2min",
+               "a TCP client that answers nothing for so long is lost; 0s: the system decides"},
     OptionSpec{"drain-timeout", Kind::duration, "10s",
-               "how long requests in flight may take at a stop"},
+               "how long requests in flight may take at a stop, and then the last flush"},
     OptionSpec{"log-level", Kind::choice, "info", "the least that is logged",
                "debug|info|warning|error"},
     OptionSpec{"log-format", Kind::choice, "text", "lines of text, or of JSON for programs",
@@ -35,7 +51,7 @@ constexpr std::array export_specs{
                "each write is durable when it is answered"},
 };
 
-constexpr std::int64_t connections_limit = 1'000'000;
+constexpr std::int64_t workers_limit = 1024;
 
 std::unexpected<Error> refuse(const Position& where, std::string why) {
   return std::unexpected(at_position(where, Error(Errc::invalid_argument, std::move(why))));
@@ -92,18 +108,14 @@ Result<> read_server(const Options& server, Config& config) {
     TRY(config.listen, read_listen(*listen));
   }
   const OptionReader reader(checked, server_specs);
-  const std::int64_t connections = reader.integer("max-connections");
-  if (connections < 1 || connections > connections_limit) {
-    return refuse(reader.position("max-connections"),
-                  "'max-connections': " + std::to_string(connections) + " is not in 1 to " +
-                      std::to_string(connections_limit));
+  TRY(config.limits, read_limits(reader));
+  const std::int64_t workers = reader.integer("workers");
+  if (workers < 0 || workers > workers_limit) {
+    return refuse(reader.position("workers"), "'workers': " + std::to_string(workers) +
+                                                  " is not in 0 to " +
+                                                  std::to_string(workers_limit));
   }
-  config.connections_max = static_cast<std::uint32_t>(connections);
-  const auto duration = [&](std::string_view key) {
-    return std::chrono::nanoseconds(static_cast<std::int64_t>(reader.duration_ns(key)));
-  };
-  config.handshake_timeout = duration("handshake-timeout");
-  config.drain_timeout = duration("drain-timeout");
+  config.workers = static_cast<std::uint32_t>(workers);
   config.log_level = log_level_of(reader.text("log-level"));
   if (reader.text("log-format") == "json") config.log_format = LogFormat::json;
   return ok;

@@ -14,6 +14,7 @@
 #include "graph/base/log.h"
 #include "graph/base/options.h"
 #include "graph/driver.h"
+#include "src/limits.h"
 #include "src/listen_config.h"
 
 namespace app {
@@ -40,9 +41,8 @@ struct ExportConfig {
 struct Config {
   // Empty: what systemd has opened, or else default_listen.
   std::vector<Listen> listen;
-  std::uint32_t connections_max = 100;
-  std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);
-  std::chrono::nanoseconds drain_timeout = std::chrono::seconds(10);
+  std::uint32_t workers = 0;  // 0: one for each processor
+  ServiceLimits limits;
   LogLevel log_level = LogLevel::info;
   LogFormat log_format = LogFormat::text;
   std::vector<NodeConfig> nodes;  // children first

@@ -72,7 +72,8 @@ Listen plain(std::string_view address) { return {*parse_address(address), {}}; }
 
 }  // namespace
 
-Listeners::Listeners(Home& home, Accepted accepted) : home_(home), accepted_(std::move(accepted)) {}
+Listeners::Listeners(Home& home, std::chrono::seconds peer_timeout, Accepted accepted)
+    : home_(home), peer_timeout_(peer_timeout), accepted_(std::move(accepted)) {}
 
 Listeners::~Listeners() = default;
 
@@ -243,12 +244,14 @@ Listeners::Burst Listeners::accept_some(Listener& listener, int& number) {
 
 // Who is not allowed hears nothing, not even the greeting.
 void Listeners::accept(Listener& listener, Descriptor socket) {
-  const Peer peer = peer_of(socket.get());
-  if (listener.allow && !listener.allow->admits(peer)) {
-    listener.refusals.note(peer);
-    return;
+  if (listener.allow) {
+    const Peer peer = peer_of(socket.get());
+    if (!listener.allow->admits(peer)) {
+      listener.refusals.note(peer);
+      return;
+    }
   }
-  auto stream = socket_stream(home_.executor, socket.release());
+  auto stream = socket_stream(home_.executor, socket.release(), peer_timeout_);
   if (stream) {
     accepted_(*std::move(stream));
   } else {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <asio/ip/tcp.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -20,8 +21,8 @@ class Listeners {
  public:
   using Accepted = std::function<void(std::unique_ptr<Stream>)>;
 
-  // Lifetime: `home` outlives the listeners.
-  Listeners(Home& home, Accepted accepted);
+  // Lifetime: `home` outlives the listeners. For `peer_timeout` see socket_stream().
+  Listeners(Home& home, std::chrono::seconds peer_timeout, Accepted accepted);
   // Requires: stop() has returned, or start() was never called.
   ~Listeners();
   Listeners(const Listeners&) = delete;
@@ -56,6 +57,7 @@ class Listeners {
   void accept(Listener& listener, Descriptor socket);
 
   Home& home_;
+  const std::chrono::seconds peer_timeout_;
   Accepted accepted_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<std::unique_ptr<Listener>> handed_over_;  // connected, not listening

@@ -29,9 +29,9 @@ TEST(Config, HasDefaults) {
 
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_TRUE(config->listen.empty());
-  EXPECT_EQ(config->connections_max, 100u);
-  EXPECT_EQ(config->handshake_timeout, std::chrono::seconds(10));
-  EXPECT_EQ(config->drain_timeout, std::chrono::seconds(10));
+  EXPECT_EQ(config->limits.connections_max, 100u);
+  EXPECT_EQ(config->limits.handshake_timeout, std::chrono::seconds(10));
+  EXPECT_EQ(config->limits.drain_timeout, std::chrono::seconds(10));
   EXPECT_EQ(config->log_level, LogLevel::info);
 }
 
@@ -44,9 +44,9 @@ TEST(Config, TakesEveryKeyOfAServer) {
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->listen[0].address.text(), "unix:conf/g.sock");
   EXPECT_EQ(config->listen[1].address.text(), "tcp:[::1]:0");
-  EXPECT_EQ(config->connections_max, 7u);
-  EXPECT_EQ(config->handshake_timeout, std::chrono::milliseconds(500));
-  EXPECT_EQ(config->drain_timeout, std::chrono::minutes(2));
+  EXPECT_EQ(config->limits.connections_max, 7u);
+  EXPECT_EQ(config->limits.handshake_timeout, std::chrono::milliseconds(500));
+  EXPECT_EQ(config->limits.drain_timeout, std::chrono::minutes(2));
   EXPECT_EQ(config->log_level, LogLevel::debug);
   EXPECT_EQ(config->log_format, LogFormat::json);
 }

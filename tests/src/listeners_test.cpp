@@ -95,7 +95,7 @@ class Door : public testing::Test {
   Home home{loop.get_executor(), clock, engine, buffers, log};
   std::vector<std::string> accepted;
   std::vector<std::unique_ptr<Stream>> streams;
-  Listeners listeners{home, [this](std::unique_ptr<Stream> stream) {
+  Listeners listeners{home, std::chrono::seconds(0), [this](std::unique_ptr<Stream> stream) {
                         accepted.push_back(stream->peer());
                         streams.push_back(std::move(stream));
                       }};
