@@ -97,6 +97,10 @@ void Lobby::send_away(Guest& guest, std::string_view why) {
   guest.stream->close();
 }
 
+asio::awaitable<void> Lobby::empty() {
+  while (places_->taken > 0) co_await places_->given_back.wait();
+}
+
 asio::awaitable<void> Lobby::stop() {
   stopping_ = true;
   if (!guests_.empty()) {
