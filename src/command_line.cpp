@@ -16,6 +16,18 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
+// Without the first line, which is a title.
+std::string indented(std::string_view text) {
+  std::string result;
+  text.remove_prefix(text.find('\n') + 1);
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n') + 1;
+    result += "  " + std::string(text.substr(0, end));
+    text.remove_prefix(end);
+  }
+  return result;
+}
+
 // One line for each key: its default and what it means.
 std::string keys_text(std::string_view title, std::span<const OptionSpec> specs) {
   constexpr std::size_t column = 36;
@@ -27,6 +39,7 @@ std::string keys_text(std::string_view title, std::span<const OptionSpec> specs)
     text += line + std::string(spec.help);
     if (!spec.choices.empty()) text += " (" + std::string(spec.choices) + ")";
     text += "\n";
+    if (spec.each != nullptr) text += indented(keys_text("", spec.each->keys));
   }
   return text;
 }
@@ -140,7 +153,7 @@ std::vector<std::string> format_names(Drivers drivers) {
     const bool has_file = std::ranges::any_of(driver->options, [](const OptionSpec& spec) {
       return spec.kind == Kind::node && spec.key == "file";
     });
-    if (has_file) names.emplace_back(driver->name);
+    if (has_file && !driver->is_filter) names.emplace_back(driver->name);
   }
   return names;
 }

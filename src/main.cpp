@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "formats/formats.h"
+#include "graph/filter/filter.h"
 #include "graph/protocol/protocol.h"
 #include "src/command_line.h"
 #include "src/daemon.h"
@@ -14,8 +15,9 @@
 
 namespace {
 
-constexpr std::array drivers{&graph::file_driver, &graph::memory_driver, &graph::null_co_driver,
-                             &formats::raw_driver};
+constexpr std::array drivers{&graph::file_driver,     &graph::memory_driver,
+                             &graph::null_co_driver,  &formats::raw_driver,
+                             &graph::blkdebug_driver, &graph::blklogwrites_driver};
 
 constexpr std::size_t message_length_max = 2048;
 

@@ -37,51 +37,22 @@ std::uint16_t port_of(const sockaddr_storage& storage) {
                                             : name_as<sockaddr_in6>(storage).sin6_port);
 }
 
-std::string origin_of(const asio::ip::address& host) {
-  if (host.is_v4() || host.is_loopback()) return host.to_string();
-  constexpr std::size_t half = 8;
-  asio::ip::address_v6::bytes_type bytes = host.to_v6().to_bytes();
-  std::fill(bytes.begin() + half, bytes.end(), static_cast<unsigned char>(0));
+std::string network_of(const asio::ip::address& address) {
+  if (address.is_v4() || address.is_loopback()) return address.to_string();
+  auto bytes = address.to_v6().to_bytes();
+  std::fill(bytes.begin() + 8, bytes.end(), static_cast<unsigned char>(0));
   return asio::ip::address_v6(bytes).to_string() + "/64";
 }
 
-Peer ip_peer(const sockaddr_storage& name) {
-  Peer peer;
-  peer.family = Peer::Family::ip;
-  peer.address = ip_of(name);
-  const std::string number = peer.address.to_string();
-  peer.text =
-      (peer.address.is_v6() ? "[" + number + "]" : number) + ":" + std::to_string(port_of(name));
-  peer.origin = origin_of(peer.address);
-  peer.on_this_machine = peer.address.is_loopback();
-  return peer;
-}
-
-Peer local_peer(int descriptor) {
-  Peer peer;
-  peer.family = Peer::Family::local;
+void add_credentials(Peer& peer, int descriptor) {
+  ucred user{};
+  socklen_t length = sizeof user;
   peer.text = peer.origin = "unix";
-  peer.on_this_machine = true;
-  ucred process{};
-  socklen_t length = sizeof process;
-  if (::getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &process, &length) == 0) {
-    const std::string user = " uid " + std::to_string(process.uid);
-    peer.text +=
-        " pid " + std::to_string(process.pid) + user + " gid " + std::to_string(process.gid);
-    peer.origin += user;
-  }
-  return peer;
-}
-
-Peer vsock_peer(const sockaddr_storage& name) {
-  const auto machine = name_as<sockaddr_vm>(name);
-  Peer peer;
-  peer.family = Peer::Family::vsock;
-  peer.cid = machine.svm_cid;
-  peer.origin = "vsock:" + std::to_string(machine.svm_cid);
-  peer.text = peer.origin + ":" + std::to_string(machine.svm_port);
-  peer.on_this_machine = machine.svm_cid == VMADDR_CID_LOCAL;
-  return peer;
+  peer.is_local = true;
+  if (::getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &user, &length) != 0) return;
+  peer.text = "unix pid " + std::to_string(user.pid) + " uid " + std::to_string(user.uid) +
+              " gid " + std::to_string(user.gid);
+  peer.origin = "unix uid " + std::to_string(user.uid);
 }
 
 }  // namespace
@@ -89,14 +60,28 @@ Peer vsock_peer(const sockaddr_storage& name) {
 Peer peer_of(int descriptor) {
   sockaddr_storage name{};
   socklen_t length = sizeof name;
-  const int failed = ::getpeername(descriptor, reinterpret_cast<sockaddr*>(&name), &length);
-  if (failed == 0 && (name.ss_family == AF_INET || name.ss_family == AF_INET6)) {
-    return ip_peer(name);
-  }
-  if (failed == 0 && name.ss_family == AF_UNIX) return local_peer(descriptor);
-  if (failed == 0 && name.ss_family == AF_VSOCK) return vsock_peer(name);
   Peer peer;
-  peer.text = peer.origin = "of an unknown kind";
+  peer.text = "of an unknown kind";
+  if (::getpeername(descriptor, reinterpret_cast<sockaddr*>(&name), &length) != 0) return peer;
+  if (name.ss_family == AF_INET || name.ss_family == AF_INET6) {
+    peer.family = Peer::Family::ip;
+    peer.address = ip_of(name);
+    const std::string number = peer.address.to_string();
+    peer.text =
+        (peer.address.is_v6() ? "[" + number + "]" : number) + ":" + std::to_string(port_of(name));
+    peer.origin = network_of(peer.address);
+    peer.is_local = peer.address.is_loopback();
+  } else if (name.ss_family == AF_UNIX) {
+    peer.family = Peer::Family::local;
+    add_credentials(peer, descriptor);
+  } else if (name.ss_family == AF_VSOCK) {
+    const auto machine = name_as<sockaddr_vm>(name);
+    peer.family = Peer::Family::vsock;
+    peer.cid = machine.svm_cid;
+    peer.text = "vsock:" + std::to_string(machine.svm_cid) + ":" + std::to_string(machine.svm_port);
+    peer.origin = "vsock:" + std::to_string(machine.svm_cid);
+    peer.is_local = machine.svm_cid == VMADDR_CID_LOCAL;
+  }
   return peer;
 }
 

@@ -17,10 +17,9 @@ struct Peer {
   std::uint32_t cid = 0;      // vsock
   // For the log: "127.0.0.1:50000", "[::1]:50000", "unix pid 7 uid 0 gid 0", "vsock:3:50000"
   std::string text;
-  // Whom to count together: a host (an IPv6 one has a whole /64 to choose its addresses from), a
-  // user, a guest.
+  // Whom to count together: a host or a user. An IPv6 host has a whole /64 to choose from.
   std::string origin;
-  bool on_this_machine = false;
+  bool is_local = false;  // on this machine
 };
 
 // Of `descriptor`, a connected socket.

@@ -55,7 +55,11 @@ class SocketStream final : public Stream {
   using Socket = Protocol::socket;
 
   SocketStream(Socket socket, int family, Peer peer)
-      : socket_(std::move(socket)), family_(family), peer_(std::move(peer)) {}
+      : socket_(std::move(socket)),
+        family_(family),
+        peer_(std::move(peer.text)),
+        origin_(std::move(peer.origin)),
+        local_(peer.is_local) {}
   ~SocketStream() override { drop_released(); }
 
   Result<std::size_t> read_now(std::span<std::byte> out) override {
@@ -64,7 +68,7 @@ class SocketStream final : public Stream {
       const ssize_t n = ::recv(descriptor(), out.data(), out.size(), MSG_DONTWAIT);
       if (n > 0) return static_cast<std::size_t>(n);
       if (n == 0)
-        return failure(Errc::connection_lost, peer_.text + ": the peer has closed the connection");
+        return failure(Errc::connection_lost, peer_ + ": the peer has closed the connection");
       if (errno == EINTR) continue;
       if (errno == EAGAIN) return 0;
       return lost(errno);
@@ -105,7 +109,7 @@ class SocketStream final : public Stream {
     socket_.reset();
   }
   Result<> assign(const asio::any_io_executor& executor) override {
-    if (released_ < 0) return failure(Errc::connection_lost, peer_.text + ": the stream is closed");
+    if (released_ < 0) return failure(Errc::connection_lost, peer_ + ": the stream is closed");
     asio::error_code problem;
     socket_.emplace(executor);
     socket_->assign(Protocol(family_, 0), released_, problem);
@@ -117,9 +121,9 @@ class SocketStream final : public Stream {
     return ok;
   }
 
-  std::string peer() const override { return peer_.text; }
-  std::string origin() const override { return peer_.origin; }
-  bool is_local() const override { return peer_.on_this_machine; }
+  std::string peer() const override { return peer_; }
+  std::string origin() const override { return origin_; }
+  bool is_local() const override { return local_; }
 
  private:
   bool is_open() const { return socket_ && socket_->is_open(); }
@@ -130,11 +134,11 @@ class SocketStream final : public Stream {
   }
 
   Task<> wait(Socket::wait_type what) {
-    if (!is_open()) co_return failure(Errc::canceled, peer_.text + ": the stream is closed");
+    if (!is_open()) co_return failure(Errc::canceled, peer_ + ": the stream is closed");
     asio::error_code problem;
     co_await socket_->async_wait(what, asio::redirect_error(asio::use_awaitable, problem));
     if (problem == asio::error::operation_aborted) {
-      co_return failure(Errc::canceled, peer_.text + ": the stream is closed");
+      co_return failure(Errc::canceled, peer_ + ": the stream is closed");
     }
     if (problem) co_return lost(problem.value());
     co_return ok;
@@ -142,13 +146,15 @@ class SocketStream final : public Stream {
 
   // Whatever the system says: this connection is over.
   std::unexpected<Error> lost(int number) const {
-    return failure(Errc::connection_lost, error_from_errno(number, peer_.text).message);
+    return failure(Errc::connection_lost, error_from_errno(number, peer_).message);
   }
 
   std::optional<Socket> socket_;  // none between release() and assign()
   int released_ = -1;             // the descriptor meanwhile
   const int family_;
-  const Peer peer_;
+  const std::string peer_;
+  const std::string origin_;
+  const bool local_;
 };
 
 }  // namespace

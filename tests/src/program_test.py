@@ -250,8 +250,9 @@ def exporting(tap):
 
 
 def tables_of_help():
-    """What `serve --help` says of each table: [(driver or table, [(key, default)])]."""
-    tables, keys = [], None
+    """What `serve --help` says: [(driver or table, [(key, default)])], and the keys of tables in lists,
+    [(list, key, default)]."""
+    tables, inner, keys, outer = [], [], None, None
     for line in gantry("serve", "--help").stdout.splitlines():
         title = re.match(r'\[(server|exports)|(listen) = |\[nodes\.NAME\], (whatever)|driver = "(.*?)":', line)
         if title:
@@ -259,7 +260,10 @@ def tables_of_help():
             tables.append((title[1] or title[2] or title[4] or "common", keys))
         elif keys is not None and (key := re.match(r"  ([a-z][\w.-]*)(?: = (\S+))?  ", line)):
             keys.append((key[1], key[2] or ""))
-    return tables
+            outer = key[1]
+        elif keys is not None and (key := re.match(r"    ([a-z]\w*)(?: = (\S+))?  ", line)):
+            inner.append((outer, key[1], key[2] or ""))  # of each table in a list
+    return tables, inner
 
 
 def shipped_configurations(tap):
@@ -276,7 +280,7 @@ def shipped_configurations(tap):
         return f'driver = "{table}"' in section
 
     with tap.fact("serve --help lists tables and drivers"):
-        tables = tables_of_help()
+        tables, inner = tables_of_help()
         expect("tables", {name for name, _ in tables} >= {"server", "listen", "exports", "common", "file", "raw", "memory",
                                                           "null-co"}, True)
     for table, keys in tables:
@@ -287,6 +291,11 @@ def shipped_configurations(tap):
                 lines = re.findall(rf"^(?:# )?{re.escape(key)} = .*$", there, re.M)
                 assert lines, f"{key} is not there"
                 assert default in ("", "-") or any(default in line for line in lines), f"{key}: {default}"
+    with tap.fact("everything.toml shows every key of tables in lists with its default"):
+        expect("lists", {outer for outer, _, _ in inner} >= {"inject-error", "set-state"}, True)
+        for outer, key, default in inner:
+            lines = re.findall(rf"^# {re.escape(outer)} = \[.*\b{re.escape(key)} = ([^,}}]*?)[ ,].*$", text, re.M)
+            assert any(default in ("", value) for value in lines), f"{outer}.{key}: {default}, {lines}"
     with tap.fact("everything.toml sets no key to anything but its default, names and sizes of files apart"):
         config = tomllib.loads(text)
         defaults = {table: dict(keys) for table, keys in tables}
