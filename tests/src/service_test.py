@@ -183,8 +183,11 @@ def json_log(tap):
             Client(str(folder.path / "s"), "disk").write(0, b"x")
             server.send()
             server.end()
-        for line in server.log.splitlines():
-            entry = json.loads(line)
+        entries = [json.loads(line) for line in server.log.splitlines()]
+        attached, = (entry for entry in entries if ": attached to " in entry["message"])
+        expect("export", attached["export"], "disk")
+        assert attached["connection"].startswith(f"unix pid {os.getpid()} "), attached
+        for line, entry in zip(server.log.splitlines(), entries):
             assert {"time", "level", "message"} <= entry.keys(), line
             assert entry.keys() <= {"time", "level", "message", "connection", "export", "request"}, line
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"]), line
