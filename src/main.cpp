@@ -71,6 +71,7 @@ int run(const app::ExportCommand& command) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a reader of our output that leaves must not end the daemon
+  std::signal(SIGXFSZ, SIG_IGN);  // nor a file that reaches a limit: that is an error of the write
   const app::Command command = app::parse_command_line(argc, argv, drivers);
   return std::visit([](const auto& chosen) { return run(chosen); }, command);
 }

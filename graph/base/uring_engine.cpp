@@ -26,8 +26,8 @@ namespace {
 
 constexpr unsigned ring_entries = 256;  // submissions of one batch; more make another system call
 constexpr int attempts_max = 8;         // of what fails with EAGAIN
-constexpr unsigned quick_workers = 64;  // the kernel's threads for files that do not hang
-constexpr unsigned slow_share = 32;     // calls of a file that may
+constexpr unsigned spare_workers = 64;  // the kernel's threads beside those that shares can keep
+constexpr unsigned share_max = 32;      // calls of one file that keep such a thread
 
 SysResult<> done_or_error(int result) {
   if (result < 0) return std::unexpected(Errno{-result});
@@ -41,7 +41,7 @@ SysResult<std::size_t> count_or_error(int result) {
 // The ring of one worker. What is prepared during a turn of the event loop is submitted at its end.
 //
 // What the kernel can't do at once it gives to threads of its own, a few for the whole ring; a call
-// that hangs keeps one of them. So each file that may hang has a share of calls, and brings as many
+// that hangs keeps one of them. So each file has a share of calls that may, and brings as many
 // threads as it could keep.
 class Ring {
  public:
@@ -106,13 +106,12 @@ class Ring {
     co_return operation.result;
   }
 
-  // A file that may hang comes, or goes.
-  void add_slow_file() {
-    ++slow_files_;
+  void add_file() {
+    ++files_;
     if (enabled_) set_workers();
   }
-  void remove_slow_file() {
-    --slow_files_;
+  void remove_file() {
+    --files_;
     if (enabled_) set_workers();
   }
 
@@ -129,7 +128,7 @@ class Ring {
   }
   // A kernel that does not know how has its own idea of enough.
   void set_workers() {
-    std::array<unsigned, 2> workers{quick_workers + slow_share * slow_files_, 0};  // 0: as it is
+    std::array<unsigned, 2> workers{spare_workers + share_max * files_, 0};  // 0: as it is
     (void)io_uring_register_iowq_max_workers(&ring_, workers.data());
   }
 
@@ -199,7 +198,7 @@ class Ring {
   asio::posix::stream_descriptor wake_;  // an eventfd that counts completions
   std::uint64_t wakes_ = 0;
   std::size_t in_flight_ = 0;
-  unsigned slow_files_ = 0;
+  unsigned files_ = 0;
   bool made_ = false;
   bool enabled_ = false;
   bool submit_posted_ = false;
@@ -211,11 +210,9 @@ class UringFile final : public PosixFile {
  public:
   UringFile(Ring& ring, CallThreads& threads, Shares& shares, OpenedFile opened)
       : PosixFile(threads, std::move(opened)), ring_(ring), share_(shares) {
-    if (!is_quick()) ring_.add_slow_file();
+    ring_.add_file();
   }
-  ~UringFile() override {
-    if (!is_quick()) ring_.remove_slow_file();
-  }
+  ~UringFile() override { ring_.remove_file(); }
 
   SysTask<std::size_t> read(std::uint64_t offset, const Buffers& out) override {
     const auto spans = out.spans();
@@ -258,7 +255,7 @@ class UringFile final : public PosixFile {
   }
 
  private:
-  // Does the call keep a thread of the kernel's, where the file is quick?
+  // Does the call keep a thread of the kernel's? Of a device, any may.
   enum class Waits : std::uint8_t { seldom, always };
 
   template <class Prepare>
@@ -281,13 +278,18 @@ class UringEngine final : public Engine {
   SysTask<std::unique_ptr<EngineFile>> open(const std::string& path, OpenFlags flags) override {
     SysResult<OpenedFile> opened = co_await open_on_thread(threads_, path, flags);
     if (!opened) co_return std::unexpected(opened.error());
+    // A ring is no use for FUSE, NFS and the like: all their calls take a thread. And it does harm:
+    // to find out, io_uring polls the file within the submission, and hangs there when they hang.
+    if (opened->kind == FileKind::regular && !opened->is_quick) {
+      co_return std::make_unique<PosixFile>(threads_, *std::move(opened));
+    }
     co_return std::make_unique<UringFile>(ring_, threads_, shares_, *std::move(opened));
   }
   SysTask<> remove(const std::string& path) override { return remove_on_thread(threads_, path); }
 
  private:
   Ring ring_;
-  Shares shares_{slow_share, slow_share};
+  Shares shares_{share_max, share_max};
   CallThreads threads_;  // for what has to do with names, and calls that no ring takes
 };
 
