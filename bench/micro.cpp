@@ -12,6 +12,7 @@
 #include "formats/formats.h"
 #include "graph/graph.h"
 #include "graph/protocol/protocol.h"
+#include "nbd/lobby.h"
 #include "nbd/server.h"
 #include "nbd/wire.h"
 #include "tests/support/world.h"
@@ -212,8 +213,13 @@ void serve(benchmark::State& state, nbd::Command command, bool structured) {
   nbd::Server server(bench.home(), nbd::ServerOptions{});
   auto item = nbd::Export::create("", "", bench.release_view());
   if (!item || !server.add(*std::move(item))) std::abort();
-  server.serve(std::make_unique<Peer>(opening(structured), requests(command, size, depth), state,
-                                      static_cast<std::int64_t>(depth)));
+  nbd::Lobby lobby(bench.home(), nbd::LobbyOptions{},
+                   [&](std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
+                     server.attach(std::move(stream), std::move(session), std::move(ticket));
+                   });
+  lobby.publish(server.offers());
+  lobby.receive(std::make_unique<Peer>(opening(structured), requests(command, size, depth), state,
+                                       static_cast<std::int64_t>(depth)));
   bench.io().restart();
   bench.io().run();
   for (auto& released : server.release_exports()) bench.run(bench.close_view(released->release()));

@@ -39,11 +39,15 @@ class Raw final : public graph::Node {
   }
 
   Task<> read(std::uint64_t offset, const Buffers& out) override {
+    if (file_.is_watched()) [[unlikely]]
+      return seen_from_here(watched_read(offset_ + offset, out));
     return seen_from_here(file_.read(offset_ + offset, out));
   }
   Task<> write(std::uint64_t offset, const ConstBuffers& data, graph::WriteFlags flags) override {
     if (leaves({offset, data.size()})) [[unlikely]]
       return full(offset);
+    if (file_.is_watched()) [[unlikely]]
+      return seen_from_here(watched_write(offset_ + offset, data, flags));
     return seen_from_here(file_.write(offset_ + offset, data, flags));
   }
   Task<> write_zeroes(Range range, graph::ZeroFlags flags) override {
@@ -79,6 +83,15 @@ class Raw final : public graph::Node {
   }
 
  private:
+  // Offsets of these are bytes of the child.
+  Task<> watched_read(std::uint64_t offset, const Buffers& out) {
+    co_await file_.event(graph::DebugEvent::read_aio);
+    co_return co_await file_.read(offset, out);
+  }
+  Task<> watched_write(std::uint64_t offset, const ConstBuffers& data, graph::WriteFlags flags) {
+    co_await file_.event(graph::DebugEvent::write_aio);
+    co_return co_await file_.write(offset, data, flags);
+  }
   // An error of the child, in bytes of this node.
   Task<> seen_from_here(Task<> task) const {
     return offset_ == 0 ? std::move(task) : shifted_back(std::move(task));

@@ -51,6 +51,7 @@ struct Driver {
   std::span<const OptionSpec> options;
   // The context is gone when it returns.
   Task<std::unique_ptr<Node>> (*open)(OpenContext& context);
+  bool is_filter = false;  // shows its child's content: nothing that an image could be
 };
 
 // The keys of every node, `driver` among them.

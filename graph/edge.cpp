@@ -106,7 +106,7 @@ Task<> Edge::write(std::uint64_t offset, const ConstBuffers& data, WriteFlags fl
   if (data.empty()) [[unlikely]]
     return succeeded();
   if (limits.takes_any_bytes() && data.size() <= limits.max_transfer &&
-      common.detect_zeroes == DetectZeroes::off &&
+      common.detect_zeroes == DetectZeroes::off && !child_->hears_events() &&
       (!flags.fua || (limits.native_fua && !common.no_flush))) {
     return child_->write(offset, data, flags);
   }
@@ -150,6 +150,16 @@ Task<> Edge::prefetch(Range range) {
     return failed(std::move(admitted).error());
   }
   return child_->prefetch(range);
+}
+
+asio::awaitable<void> Edge::event(DebugEvent event) {
+  const std::shared_ptr<Node> listener = child_;
+  if (!listener->carries_events_) co_return;
+  if (listener->hears_events()) co_await listener->meet(event);
+  if (!listener->is_filter()) co_return;
+  for (Edge* below : listener->children()) {
+    if (below->role() == Role::filtered) co_return co_await below->event(event);
+  }
 }
 
 // S-1: something, nothing beyond the range, whole units but at the end of the node.

@@ -60,6 +60,12 @@ class Edge {
   Task<> prefetch(Range range);
   Task<Extents> map(Range range, MapDepth depth = MapDepth::zeroes);
 
+  // Does anybody hear of events()? Filters between hand them on.
+  bool is_watched() const { return child_->carries_events_; }
+  // The parent's driver has come to this point of what it does with the child. Where every
+  // nanosecond counts, ask is_watched() first.
+  asio::awaitable<void> event(DebugEvent event);
+
  private:
   friend class Graph;
   friend class Node;

@@ -1,5 +1,6 @@
 #include "graph/flush.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "graph/edge.h"
@@ -26,10 +27,30 @@ Task<> FlushQueue::flush(Node& node, FlushDepth depth) {
   co_return mine->result;
 }
 
+namespace {
+
+bool is_written_and_watched(const Edge* child) {
+  return child->may(Permission::write) && child->is_watched();
+}
+
+asio::awaitable<void> tell_children(Node& node, DebugEvent event) {
+  const std::vector<Edge*> children = node.children();
+  for (Edge* child : children) {
+    if (is_written_and_watched(child)) co_await child->event(event);
+  }
+}
+
+}  // namespace
+
 Task<> flush_node(Node& node, FlushDepth depth) {
+  const bool watched = std::ranges::any_of(node.children(), is_written_and_watched);
+  if (watched) co_await tell_children(node, DebugEvent::flush_to_os);
   CO_CHECK(co_await node.flush_to_children());
   if (node.common().no_flush) depth = FlushDepth::children;
-  if (depth == FlushDepth::disk) CO_CHECK(co_await node.flush_to_disk());
+  if (depth == FlushDepth::disk) {
+    if (watched) co_await tell_children(node, DebugEvent::flush_to_disk);
+    CO_CHECK(co_await node.flush_to_disk());
+  }
   Result<> first = ok;
   const std::vector<Edge*> children = node.children();
   for (Edge* child : children) {

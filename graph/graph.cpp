@@ -356,12 +356,11 @@ Task<> Graph::insert_filter(std::shared_ptr<Node> filter, std::shared_ptr<Node> 
 }
 
 Task<> Graph::bypass_filter(std::shared_ptr<Node> filter) {
-  assert(filter->is_filter() && filter->children().size() == 1);
+  assert(filter->is_filter());
   const Turn turn = co_await this->turn();
+  const auto shown = std::ranges::find(filter->children(), Role::filtered, &Edge::role);
   Transaction change(*this);
-  for (Edge* edge : filter->parents()) {
-    change.replace_child(*edge, filter->children().front()->shared_node());
-  }
+  for (Edge* edge : filter->parents()) change.replace_child(*edge, (*shown)->shared_node());
   co_return co_await change.commit(turn);
 }
 

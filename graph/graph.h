@@ -61,10 +61,10 @@ class Graph {
   // Waits for the view's requests, turns away those that wait for the end of a drain; then it is
   // gone, and so are implicit nodes that nobody else uses. Errors: what closing them says.
   Task<> detach(std::unique_ptr<BlockBackend> view);
-  // Every path to `below` leads through `filter`, whose only child it is, from now on.
+  // Every path to `below` leads through `filter`, which shows it, from now on.
   // Errors: as Transaction::commit.
   Task<> insert_filter(std::shared_ptr<Node> filter, std::shared_ptr<Node> below);
-  // Undoes it: parents of `filter` use its child. The filter stays, without users.
+  // Undoes it: parents of `filter` use what it shows. The filter stays, without users.
   Task<> bypass_filter(std::shared_ptr<Node> filter);
 
   // Closes implicit nodes that lost their last user.

@@ -57,6 +57,7 @@ Access Node::access_to(const Edge& child, Access own) const {
   return child_access(child.role(), own, common_.read_only ? Writable::no : Writable::yes);
 }
 
+asio::awaitable<void> Node::meet(DebugEvent) { co_return; }
 Result<> Node::prepare_access(Access) { return ok; }
 Task<> Node::before_gain(Permissions) { return succeeded(); }
 Task<> Node::before_lose(Permissions) { return succeeded(); }
@@ -120,6 +121,10 @@ void Node::refresh_limits() {
     needs_.native_fua = needs_.native_zeroes =
         true;  // the edge below falls back where the child can't
   }
+  hears_events_ = carries_events_ = wants_events();
+  for (const Edge* edge : children_) {
+    if (is_filter() && edge->role() == Role::filtered && edge->is_watched()) carries_events_ = true;
+  }
 }
 
 void Node::own(Edge& child) { child.adopt(this); }
@@ -168,6 +173,11 @@ Task<> read_extent(Node& node, const Extent& extent, std::uint64_t offset, const
   const Buffers rest = part.slice(there, part.size() - there);
   fill_zero(rest);
   if (there == 0) co_return ok;
+  const bool below = extent.kind == ExtentKind::below;
+  Edge* listener = below ? node.child("file") : extent.via;  // as QEMU's formats tell it
+  if (listener != nullptr && listener->is_watched()) {
+    co_await listener->event(below ? DebugEvent::read_backing_aio : DebugEvent::read_aio);
+  }
   Result<> done = co_await extent.via->read(extent.offset, first);
   if (done) co_return done;
   const std::uint64_t into =

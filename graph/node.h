@@ -12,6 +12,7 @@
 #include "graph/base/bytes.h"
 #include "graph/base/home.h"
 #include "graph/base/task.h"
+#include "graph/debug_event.h"
 #include "graph/extent.h"
 #include "graph/flush.h"
 #include "graph/permissions.h"
@@ -182,6 +183,13 @@ class Node : public Parent {
   FlushQueue& flushes() { return flushes_; }
   Access cumulative_access() const;  // P-2: over all parents
 
+  // Fault injection. Asked for only where somebody listens, so that it costs a test of a flag
+  // elsewhere.
+  virtual bool wants_events() const { return false; }
+  bool hears_events() const { return hears_events_; }  // wants_events(), at hand
+  // A request has come to this point; it goes on when the task ends.
+  virtual asio::awaitable<void> meet(DebugEvent event);
+
   // Writes through an edge without `resize` that ended past size(): somebody's bug (P-10).
   std::uint64_t refused_growth = 0;
 
@@ -213,6 +221,8 @@ class Node : public Parent {
   FlushQueue flushes_;
   std::vector<std::weak_ptr<Quiet>> quiets_;  // the drained sections that it is in
   bool warned_of_growth_ = false;
+  bool hears_events_ = false;
+  bool carries_events_ = false;  // this node or one that it filters hears them
 };
 
 // What stores bytes elsewhere than in other nodes.

@@ -65,6 +65,11 @@ asio::awaitable<Claim> claim(Node& node, Range range) {
   }
 }
 
+// The request is here: of interest only where faults are injected.
+asio::awaitable<void> come_to(Node& node, DebugEvent event) {
+  if (node.hears_events()) co_await node.meet(event);
+}
+
 // An aligned read in pieces of max_transfer.
 Task<> read_aligned(Node& node, std::uint64_t offset, const Buffers& out) {
   const std::uint64_t max = node.needs().max_transfer;
@@ -79,7 +84,7 @@ Task<> read_aligned(Node& node, std::uint64_t offset, const Buffers& out) {
 }
 
 // An aligned write in pieces of max_transfer; FUA once, after the last (F-5, A-4).
-Task<> write_aligned(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
+Task<> write_pieces(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
   const Limits& limits = node.needs();
   if (data.size() <= limits.max_transfer) {
     WriteFlags passed = flags;
@@ -96,6 +101,14 @@ Task<> write_aligned(Node& node, std::uint64_t offset, const ConstBuffers& data,
   }
   if (flags.fua) CO_CHECK(co_await flush_after(node, offset));
   co_return ok;
+}
+
+Task<> write_aligned(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
+  if (!node.hears_events()) co_return co_await write_pieces(node, offset, data, flags);
+  co_await node.meet(DebugEvent::pwritev);
+  Result<> done = co_await write_pieces(node, offset, data, flags);
+  co_await node.meet(DebugEvent::pwritev_done);
+  co_return done;
 }
 
 // Memory that satisfies the node where the caller's does not.
@@ -128,9 +141,18 @@ Task<> write_padded(Node& node, std::uint64_t offset, const ConstBuffers& data, 
   const auto bytes = bounce.memory.bytes();
   const std::uint64_t first_unit = std::min(unit, whole.length);
   const std::uint64_t last_unit_at = align_down(whole.length - 1, unit);
-  if (head > 0) CO_CHECK(co_await read_unit(node, whole.offset, bytes.first(first_unit)));
-  if (tail > 0 && (head == 0 || last_unit_at != 0)) {
+  const bool one_read = head > 0 && tail > 0 && last_unit_at == 0;
+  if (head > 0) {
+    co_await come_to(node, DebugEvent::pwritev_rmw_head);
+    if (one_read) co_await come_to(node, DebugEvent::pwritev_rmw_tail);
+    CO_CHECK(co_await read_unit(node, whole.offset, bytes.first(first_unit)));
+    co_await come_to(node, DebugEvent::pwritev_rmw_after_head);
+    if (one_read) co_await come_to(node, DebugEvent::pwritev_rmw_after_tail);
+  }
+  if (tail > 0 && !one_read) {
+    co_await come_to(node, DebugEvent::pwritev_rmw_tail);
     CO_CHECK(co_await read_unit(node, whole.offset + last_unit_at, bytes.subspan(last_unit_at)));
+    co_await come_to(node, DebugEvent::pwritev_rmw_after_tail);
   }
   const Buffers middle(bytes.subspan(head, wanted.length));
   copy_bytes(middle, data);
@@ -254,7 +276,12 @@ Task<> write_zeroes(Node& node, Range range, ZeroFlags flags) {
   ZeroFlags passed = flags;
   passed.fua = false;
   CO_CHECK(co_await write_zero_bytes(node, parts.head));
-  CO_CHECK(co_await zero_aligned(node, parts.middle, passed));
+  if (!parts.middle.empty()) {
+    co_await come_to(node, DebugEvent::pwritev_zero);
+    Result<> done = co_await zero_aligned(node, parts.middle, passed);
+    co_await come_to(node, DebugEvent::pwritev_done);
+    CO_CHECK(std::move(done));
+  }
   CO_CHECK(co_await write_zero_bytes(node, parts.tail));
   if (flags.fua) CO_CHECK(co_await flush_after(node, range.offset));  // F-6
   co_return ok;

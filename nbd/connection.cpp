@@ -10,12 +10,18 @@ namespace {
 constexpr std::size_t idle_max = 8;           // readers kept for later
 constexpr std::size_t unsent_max = 16 * MiB;  // of a long answer, before the next chunk is read
 constexpr Clock::Duration report_interval = std::chrono::seconds(1);
+// Without a byte from or to a client for this long, it is not going on.
+constexpr Clock::Duration hoarding_interval = std::chrono::seconds(5);
 
 }  // namespace
 
-Connection::Connection(std::unique_ptr<Stream> stream, Server& server)
+Connection::Connection(std::unique_ptr<Stream> stream, Session session, Ticket ticket,
+                       Server& server)
     : stream_(std::move(stream)),
       server_(server),
+      session_(std::move(session)),
+      ticket_(std::move(ticket)),
+      budget_(server.options().in_flight, server.home().memory),
       replies_(*stream_),
       input_(server.home().buffers) {}
 
@@ -23,56 +29,56 @@ Connection::~Connection() { assert(readers_.inside() == 0 && helpers_.inside() =
 
 std::string Connection::who() const { return "client " + stream_->peer(); }
 
-// Closes the stream when `deadline` comes before somebody cancels it.
-asio::awaitable<void> Connection::watch(Timer& deadline, std::string_view what) {
-  const bool came = co_await deadline.wait();
-  if (!came || closed_) co_return;
-  server_.home().log.info(who() + ": " + std::string(what));
+asio::awaitable<void> Connection::run() {
+  Home& home = server_.home();
+  home.log.info(who() + ": attached to " + session_.item->view().describe());
+  spawn(home.executor, helpers_.enter_anyway(), write_replies());
+  spawn(home.executor, readers_.enter_anyway(), take_turns(Start::now));
+  while (!ended_) co_await reading_ended_.wait();
+  end_batch();
+  if (!*ended_ && !closed_ && ended_->error().code != Errc::connection_lost) {
+    home.log.warning(who() + ": " + ended_->error().message);
+    close();
+  }
+  // Who leaves gets the answers to what was asked before (statement 118), but can't make us wait
+  // for ever.
+  const std::unique_ptr<Timer> patience = home.clock.timer(server_.options().drain_timeout);
+  spawn(home.executor, helpers_.enter_anyway(), watch_patience(*patience));
+  co_await readers_.drained();
+  writer_ends_ = true;
+  replies_waiting_.notify_all();
+  while (!replies_.empty() && !closed_) co_await replies_.below(replies_.unsent());
+  patience->cancel();
+  home.log.info(who() + ": left " + session_.item->view().describe());
+  close();
+  co_await helpers_.drained();
+}
+
+asio::awaitable<void> Connection::watch_patience(Timer& patience) {
+  const bool over = co_await patience.wait();
+  if (!over || closed_) co_return;
+  server_.home().log.info(who() + ": does not read its replies");
   close();
 }
 
-asio::awaitable<void> Connection::run() {
-  Home& home = server_.home();
-  const Clock::Duration limit = server_.options().handshake_timeout;
-  std::unique_ptr<Timer> deadline;
-  std::unique_ptr<Timer> patience;
-  if (limit > Clock::Duration{}) {
-    deadline = home.clock.timer(limit);
-    spawn(home.executor, helpers_.enter_anyway(),
-          watch(*deadline, "did not finish the handshake in time"));
-  }
-  auto session = co_await negotiate(*stream_, server_);
-  if (deadline) deadline->cancel();
-  if (!session && closed_) {
-    // whoever closed it said why
-  } else if (!session) {
-    const bool left = session.error().code == Errc::connection_lost;
-    home.log.write(left ? LogLevel::debug : LogLevel::info, who() + ": " + session.error().message);
-  } else if (!closed_) {
-    session_ = *session;
-    transmitting_ = true;
-    home.log.info(who() + ": attached to " + session_.item->view().describe());
-    spawn(home.executor, helpers_.enter_anyway(), write_replies());
-    spawn(home.executor, readers_.enter_anyway(), take_turns(Start::now));
-    while (!ended_) co_await reading_ended_.wait();
-    end_batch();
-    if (!*ended_ && !closed_ && ended_->error().code != Errc::connection_lost) {
-      home.log.warning(who() + ": " + ended_->error().message);
+// A client that neither reads nor finishes what it began to send, and holds memory that others wait
+// for, loses it.
+asio::awaitable<void> Connection::watch_hoarding() {
+  std::uint64_t before = moved_;
+  while (!closed_ && budget_.borrowed() > 0) {
+    co_await hoarding_->wait();
+    if (closed_) break;
+    const bool waits_for_peer = writer_busy_ || awaits_payload_;
+    if (moved_ == before && waits_for_peer && budget_.memory_is_short()) {
+      server_.home().log.warning(who() + ": holds " + std::to_string(budget_.borrowed()) +
+                                 " bytes that others wait for, and does not go on: cut off");
       close();
+      break;
     }
-    // Who leaves gets the answers to what was asked before (statement 118), but can't make us wait
-    // for ever.
-    patience = home.clock.timer(server_.options().drain_timeout);
-    spawn(home.executor, helpers_.enter_anyway(), watch(*patience, "does not read its replies"));
-    co_await readers_.drained();
-    writer_ends_ = true;
-    replies_waiting_.notify_all();
-    while (!replies_.empty() && !closed_) co_await replies_.below(replies_.unsent());
-    patience->cancel();
-    home.log.info(who() + ": left " + session_.item->view().describe());
+    before = moved_;
+    hoarding_ = server_.home().clock.timer(hoarding_interval);
   }
-  close();
-  co_await helpers_.drained();
+  hoarding_.reset();
 }
 
 asio::awaitable<void> Connection::take_turns(Start start) {
@@ -151,6 +157,7 @@ Task<> Connection::more_input() {
     input_.rest();
     CO_CHECK(co_await wait_readable());
     CO_TRY(const std::size_t n, stream_->read_now(input_.space()));
+    moved_ += n;
     input_.filled(n);
     if (n > 0) co_return ok;
   }
@@ -178,8 +185,13 @@ Task<bool> Connection::next_request(Work& work) {
   if (server_.stopping()) verdict = Verdict(WireError::eshutdown, "the server is stopping");
   const bool good = verdict.error == WireError::none;
   const std::size_t memory = good ? memory_of(request, session_) : 0;
-  if (!budget_.has_room_for(memory)) co_await wait_for_room(memory);
-  work.share = budget_.take(memory);
+  work.share = budget_.try_take(memory);
+  if (!work.share) work.share = co_await wait_for_room(memory);
+  if (!work.share) co_return failure(Errc::canceled, "closed while it waited for memory");
+  if (!hoarding_ && budget_.borrowed() > 0) {
+    hoarding_ = server_.home().clock.timer(hoarding_interval);
+    spawn(server_.home().executor, helpers_.enter_anyway(), watch_hoarding());
+  }
   if (request.command == Command::write) {
     if (request.range.length > write_drain_max) {
       co_return failure(Errc::invalid_argument, "a write of " +
@@ -188,7 +200,10 @@ Task<bool> Connection::next_request(Work& work) {
     }
     if (good) {
       request.payload = PooledBuffer(server_.home().buffers, request.range.length);
-      CO_CHECK(co_await take_payload(request.payload.bytes()));
+      awaits_payload_ = true;
+      Result<> taken = co_await take_payload(request.payload.bytes());
+      awaits_payload_ = false;
+      CO_CHECK(std::move(taken));
     } else {
       CO_CHECK(co_await skip_payload(request.range.length));
     }
@@ -205,6 +220,7 @@ Task<> Connection::take_payload(std::span<std::byte> payload) {
   std::span<std::byte> rest = payload.subspan(here);
   while (!rest.empty()) {
     CO_TRY(const std::size_t n, stream_->read_now(rest));
+    moved_ += n;
     rest = rest.subspan(n);
     if (n == 0) CO_CHECK(co_await wait_readable());
   }
@@ -222,10 +238,11 @@ Task<> Connection::skip_payload(std::uint64_t length) {
   co_return ok;
 }
 
-asio::awaitable<void> Connection::wait_for_room(std::size_t bytes) {
+asio::awaitable<Budget::Share> Connection::wait_for_room(std::size_t bytes) {
   end_batch();
-  while (!budget_.has_room_for(bytes) && !closed_) co_await budget_.changed();
+  Budget::Share share = co_await budget_.take(bytes, closed_);
   reading_batch_ = true;
+  co_return std::move(share);
 }
 
 void Connection::post(Reply reply) {
@@ -235,10 +252,17 @@ void Connection::post(Reply reply) {
 
 asio::awaitable<void> Connection::room() { return replies_.below(unsent_max); }
 
+Result<bool> Connection::send_replies() {
+  const std::size_t before = replies_.unsent();
+  Result<bool> all = replies_.send_now();
+  moved_ += before - replies_.unsent();
+  return all;
+}
+
 // Sends what the peer takes at once; the writer waits for the rest.
 void Connection::send() {
   if (writer_busy_ || replies_.empty()) return;
-  const auto all = replies_.send_now();
+  const auto all = send_replies();
   if (!all) {
     close();
   } else if (!*all) {
@@ -254,7 +278,7 @@ asio::awaitable<void> Connection::write_replies() {
       co_await replies_waiting_.wait();
       continue;
     }
-    const auto all = replies_.send_now();
+    const auto all = send_replies();
     if (!all) {
       close();
     } else if (!*all) {
@@ -271,30 +295,17 @@ void Connection::close() {
   stream_->close();
   replies_.abandon();
   budget_.wake();
+  if (hoarding_) hoarding_->cancel();
   replies_waiting_.notify_all();
 }
 
-// While the server is stopping: nothing under way, nothing unsent.
 void Connection::close_if_done() {
   if (server_.winding_up() && budget_.idle() && replies_.empty()) close();
-}
-
-void Connection::wind_up() {
-  if (transmitting_) {
-    close_if_done();
-  } else {
-    close();
-  }
 }
 
 void Connection::cut_off() {
   if (closed_) return;
   server_.home().log.warning(who() + ": cut off, its requests took too long");
-  close();
-}
-
-void Connection::give_way() {
-  server_.home().log.info(who() + ": did not finish the handshake, gives way to others");
   close();
 }
 

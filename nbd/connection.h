@@ -1,5 +1,5 @@
-// connection.h - one client from its greeting to its leaving: reads requests in bulk, starts each
-// at once, sends finished replies in bulk. An idle connection holds no buffer.
+// connection.h - one client from its choice of an export to its leaving: reads requests in bulk,
+// starts each at once, sends finished replies in bulk. An idle connection holds no buffer.
 //
 // A few coroutines take turns at reading. The one that reads carries out what it has read; when
 // that has to wait, another reads on. So a request that can finish at once costs no coroutine of
@@ -12,30 +12,23 @@
 
 #include "graph/base/gate.h"
 #include "nbd/input.h"
-#include "nbd/negotiate_server.h"
+#include "nbd/server.h"
 #include "nbd/transmission.h"
 
 namespace nbd {
 
 class Connection final : public Outbox {
  public:
-  Connection(std::unique_ptr<Stream> stream, Server& server);
+  Connection(std::unique_ptr<Stream> stream, Session session, Ticket ticket, Server& server);
   ~Connection() override;
 
-  // Negotiates, serves, and returns when the stream is closed and nothing of the client is left.
+  // Serves, and returns when the stream is closed and nothing of the client is left.
   asio::awaitable<void> run();
   // The server is stopping: closes now if the client has nothing under way, else when that is
   // answered.
-  void wind_up();
+  void close_if_done();
   // Closes whatever is under way.
   void cut_off();
-  // Closes in favour of another client.
-  // Requires: handshaking().
-  void give_way();
-  // Has not agreed on an export yet.
-  bool handshaking() const { return !transmitting_ && !closed_; }
-  // Has agreed on one, and may still have requests under way.
-  bool attached() const { return transmitting_; }
 
   // Outbox
   void post(Reply reply) override;
@@ -49,7 +42,8 @@ class Connection final : public Outbox {
     Budget::Share share;
   };
   enum class Start : std::uint8_t { now, when_called };
-  asio::awaitable<void> watch(Timer& deadline, std::string_view what);
+  asio::awaitable<void> watch_patience(Timer& patience);
+  asio::awaitable<void> watch_hoarding();
   asio::awaitable<void> write_replies();
   asio::awaitable<void> take_turns(Start start);
   void call_successor();
@@ -61,30 +55,33 @@ class Connection final : public Outbox {
   Task<> more_input();
   Task<> wait_readable();
   void end_batch();
-  asio::awaitable<void> wait_for_room(std::size_t bytes);
+  asio::awaitable<Budget::Share> wait_for_room(std::size_t bytes);
   void send();
+  Result<bool> send_replies();
   void close();
-  void close_if_done();
   std::string who() const;
 
-  std::unique_ptr<Stream> stream_;
+  const std::unique_ptr<Stream> stream_;
   Server& server_;
-  Session session_;
+  const Session session_;
+  const Ticket ticket_;
   Budget budget_;
   ReplyQueue replies_;
   Input input_;
   WaitQueue replies_waiting_;  // the writer sleeps here
   WaitQueue turn_;             // those who have nothing to read and nothing to do
   WaitQueue reading_ended_;
-  Gate readers_;                   // a pass for each of those who take turns
-  Gate helpers_;                   // a pass for the writer and the deadline
+  Gate readers_;                     // a pass for each of those who take turns
+  Gate helpers_;                     // a pass for the writer and those who watch
+  std::unique_ptr<Timer> hoarding_;  // ticks while memory is borrowed
+  std::uint64_t moved_ = 0;          // bytes read and sent
+  bool awaits_payload_ = false;
   std::size_t idle_ = 0;           // readers in turn_
   bool reader_ = false;            // somebody is reading
   bool successor_called_ = false;  // somebody will look soon whether the socket needs a reader
   std::optional<Result<>> ended_;  // why nothing is read any more
-  bool transmitting_ = false;
-  bool reading_batch_ = false;  // replies are sent when the batch is over
-  bool writer_busy_ = false;    // the peer must read before more can be sent
+  bool reading_batch_ = false;     // replies are sent when the batch is over
+  bool writer_busy_ = false;       // the peer must read before more can be sent
   bool writer_ends_ = false;
   bool closed_ = false;
   std::optional<Clock::Time> reported_;  // the last line about a failing medium

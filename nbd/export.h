@@ -5,11 +5,9 @@
 #include <string>
 
 #include "graph/block_backend.h"
+#include "nbd/offer.h"
 
 namespace nbd {
-
-// A string on the wire: UTF-8, no NUL, at most this long (proto.md, "Conventions").
-inline constexpr std::size_t string_length_max = 4096;
 
 class Export {
  public:
@@ -21,6 +19,8 @@ class Export {
   const std::string& description() const { return description_; }
   graph::BlockBackend& view() { return *view_; }
   const graph::BlockBackend& view() const { return *view_; }
+  // As the view and its node are now.
+  Offer offer() const;
   // Hands the view back, for detaching it.
   // Requires: no connection uses the export.
   std::unique_ptr<graph::BlockBackend> release() { return std::move(view_); }

@@ -1,7 +1,8 @@
-// input.h - what a connection has read from its socket and not parsed yet. Without anything in it,
-// it needs no memory.
+// input.h - what a connection has read from its socket and not parsed yet. While it waits for more,
+// it needs no memory beyond the beginning of a request.
 #pragma once
 
+#include <array>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -23,22 +24,28 @@ class Input {
   }
   // Room for more behind what is there.
   std::span<std::byte> space() {
-    if (!buffer_) buffer_ = PooledBuffer(pool_, capacity);
-    if (start_ > 0) {
+    if (!buffer_) {
+      buffer_ = PooledBuffer(pool_, capacity);
+      std::memcpy(buffer_.bytes().data(), kept_.data(), size());
+    } else if (start_ > 0) {
       std::memmove(buffer_.bytes().data(), buffer_.bytes().data() + start_, size());
       end_ -= std::exchange(start_, 0);
     }
     return buffer_.bytes().subspan(end_);
   }
   void filled(std::size_t n) { end_ += n; }
-  // Gives the memory back if there is nothing in it.
+  // Gives the memory back, but for the beginning of a request. Before bytes() comes space().
   void rest() {
-    if (size() == 0) buffer_ = PooledBuffer();
+    if (!buffer_ || size() > kept_.size()) return;
+    std::memcpy(kept_.data(), buffer_.bytes().data() + start_, size());
+    end_ -= std::exchange(start_, 0);
+    buffer_ = PooledBuffer();
   }
 
  private:
   BufferPool& pool_;
   PooledBuffer buffer_;
+  std::array<std::byte, 32> kept_;  // a request's header has 28
   std::size_t start_ = 0;
   std::size_t end_ = 0;
 };

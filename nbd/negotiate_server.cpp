@@ -13,6 +13,7 @@
 namespace nbd {
 namespace {
 
+constexpr std::size_t option_bytes_factor = 16;  // options of full length in one session
 constexpr std::uint32_t block_size_minimum_max = 64 * KiB;
 constexpr std::size_t piece_max =
     64 * KiB;  // memory grows with what arrived, not with what was announced
@@ -96,11 +97,11 @@ std::expected<MetaRequest, Refusal> parse_meta(std::span<const std::byte> bytes,
 
 class Haggle {
  public:
-  Haggle(Stream& stream, Server& server) : stream_(stream), server_(server) {}
+  Haggle(Stream& stream, const Lobby& lobby) : stream_(stream), lobby_(lobby) {}
 
   Task<Session> run() {
     CO_CHECK(co_await greet());
-    const std::size_t options_max = options_base_max + 2 * server_.exports().size();
+    const std::size_t options_max = lobby_.options().options_max + 2 * lobby_.offers()->size();
     for (std::size_t count = 0; count < options_max; ++count) {
       CO_TRY(const bool agreed, co_await one_option());
       if (agreed) co_return session_;
@@ -132,7 +133,8 @@ class Haggle {
       co_return failure(Errc::invalid_argument, "an option with a wrong magic number");
     }
     bytes_ += header.length;
-    if (header.length > option_length_max || bytes_ > option_bytes_max) {
+    const std::size_t length_max = lobby_.options().option_length_max;
+    if (header.length > length_max || bytes_ > option_bytes_factor * length_max) {
       co_return failure(Errc::invalid_argument,
                         "an option of " + std::to_string(header.length) + " bytes");
     }
@@ -147,7 +149,7 @@ class Haggle {
       (void)co_await reply(OptionReply::ack);
       co_return failure(Errc::connection_lost, "the client aborted");
     }
-    if (server_.stopping()) {
+    if (lobby_.stopping()) {
       CO_CHECK(co_await skip(length));
       CO_CHECK(co_await refuse(Refusal(OptionReply::error_shutdown, "the server is stopping")));
       co_return false;
@@ -194,13 +196,11 @@ class Haggle {
     }
     CO_TRY(const std::vector<std::byte> data, co_await take(length));
     const std::string_view name(reinterpret_cast<const char*>(data.data()), data.size());
-    Export* item = server_.stopping() ? nullptr : server_.find(name);
-    if (item == nullptr) {
-      co_return failure(Errc::invalid_argument, "no export '" + printable(name) + "'");
-    }
-    agree(*item, 1);
+    const auto offer = lobby_.stopping() ? nullptr : find(name);
+    if (!offer) co_return failure(Errc::invalid_argument, "no export '" + printable(name) + "'");
+    agree(offer, 1);
     ExportNameReply head;
-    head.size = item->view().size();
+    head.size = offer->size;
     head.flags = session_.flags;
     std::array<std::byte, sizeof(ExportNameReply) + export_name_padding> message{};
     std::ranges::copy(bytes_of(head), message.begin());
@@ -209,14 +209,14 @@ class Haggle {
   }
 
   Task<> list() {
-    if (server_.options().listing == Listing::forbidden) {
+    if (lobby_.options().listing == Listing::forbidden) {
       co_return co_await refuse(
           Refusal(OptionReply::error_policy, "the exports of this server are not listed"));
     }
     std::vector<std::byte> batch;
-    for (const Export* item : server_.exports()) {
-      const std::string& name = item->name();
-      const std::string& description = item->description();
+    const std::shared_ptr<const Offers> offers = lobby_.offers();
+    for (const auto& [name, offer] : *offers) {
+      const std::string& description = offer->description;
       Be<std::uint32_t> name_length = static_cast<std::uint32_t>(name.size());
       put_header(batch, OptionReply::server, sizeof name_length + name.size() + description.size());
       put(batch, bytes_of(name_length));
@@ -246,45 +246,45 @@ class Haggle {
       CO_CHECK(co_await refuse(request.error()));
       co_return false;
     }
-    Export* item = server_.find(request->name);
-    if (item == nullptr) {
+    const auto offer = find(request->name);
+    if (!offer) {
       CO_CHECK(co_await refuse(unknown_export(request->name)));
       co_return false;
     }
     const bool sized = request->wants(InfoType::block_size);
     std::vector<std::byte> message;
-    put_info(message, *item, *request);
+    put_info(message, *offer, *request);
     put_header(message, OptionReply::ack, 0);
-    if (option_ == Option::go) agree(*item, sized ? minimum_block(*item) : 1);
+    if (option_ == Option::go) agree(offer, sized ? minimum_block(*offer) : 1);
     CO_CHECK(co_await send(message));
     co_return option_ == Option::go;
   }
 
   // Statement 63: a node that wants more gets it from the layer that pads.
-  static std::uint32_t minimum_block(const Export& item) {
-    return std::min(item.view().alignment(), block_size_minimum_max);
+  static std::uint32_t minimum_block(const Offer& offer) {
+    return std::min(offer.alignment, block_size_minimum_max);
   }
 
-  void put_info(std::vector<std::byte>& message, const Export& item, const InfoRequest& request) {
+  void put_info(std::vector<std::byte>& message, const Offer& offer, const InfoRequest& request) {
     InfoExport exported;
-    exported.size = item.view().size();
-    exported.flags = flags_for(item);
+    exported.size = offer.size;
+    exported.flags = flags_for(offer);
     put_header(message, OptionReply::info, sizeof exported);
     put(message, bytes_of(exported));
 
     // Statement 60: always; what did not ask for it may use single bytes (statement 62).
-    const std::uint32_t minimum = request.wants(InfoType::block_size) ? minimum_block(item) : 1;
+    const std::uint32_t minimum = request.wants(InfoType::block_size) ? minimum_block(offer) : 1;
     InfoBlockSize sizes;
     sizes.minimum = minimum;
     sizes.preferred = std::bit_ceil(std::clamp<std::uint32_t>(
-        item.view().edge().limits().preferred, std::max<std::uint32_t>(minimum, 512), payload_max));
+        offer.preferred, std::max<std::uint32_t>(minimum, 512), payload_max));
     sizes.payload_max = payload_max;
     put_header(message, OptionReply::info, sizeof sizes);
     put(message, bytes_of(sizes));
 
-    if (request.wants(InfoType::name)) put_text(message, InfoType::name, item.name());
-    if (request.wants(InfoType::description) && !item.description().empty()) {
-      put_text(message, InfoType::description, item.description());
+    if (request.wants(InfoType::name)) put_text(message, InfoType::name, offer.name);
+    if (request.wants(InfoType::description) && !offer.description.empty()) {
+      put_text(message, InfoType::description, offer.description);
     }
   }
 
@@ -306,13 +306,13 @@ class Haggle {
     }
     const auto request = parse_meta(data, set ? QueryPurpose::set : QueryPurpose::list);
     if (!request) co_return co_await refuse(request.error());
-    Export* item = server_.find(request->name);
-    if (item == nullptr) co_return co_await refuse(unknown_export(request->name));
+    const auto offer = find(request->name);
+    if (!offer) co_return co_await refuse(unknown_export(request->name));
 
     std::vector<std::byte> message;
     const bool everything = !set && !request->any_query;
     if (request->base_allocation || everything) {
-      if (set) context_of_ = item;
+      if (set) context_of_ = offer;
       const Be<std::uint32_t> id = set ? base_allocation_id : 0;
       put_header(message, OptionReply::meta_context, sizeof id + base_allocation.size());
       put(message, bytes_of(id));
@@ -322,18 +322,23 @@ class Haggle {
     co_return co_await send(message);
   }
 
-  void agree(Export& item, std::uint32_t minimum_block) {
-    session_.item = &item;
-    session_.flags = flags_for(item);
+  std::shared_ptr<const Offer> find(std::string_view name) const {
+    const auto found = lobby_.offers()->find(name);
+    return found == lobby_.offers()->end() ? nullptr : found->second;
+  }
+
+  void agree(const std::shared_ptr<const Offer>& offer, std::uint32_t minimum_block) {
+    session_.offer = offer;
+    session_.flags = flags_for(*offer);
     session_.minimum_block = minimum_block;
-    session_.base_allocation = context_of_ == &item;  // statement 80
+    session_.base_allocation = context_of_ && context_of_->name == offer->name;  // statement 80
   }
 
   // Statements 65 to 68: what this connection can use.
-  std::uint16_t flags_for(const Export& item) const {
+  std::uint16_t flags_for(const Offer& offer) const {
     using namespace transmission_flag;
     unsigned flags = has_flags | send_flush | send_fua | send_cache | can_multi_conn;
-    if (item.view().writable()) {
+    if (offer.writable) {
       flags |= send_trim | send_write_zeroes | send_fast_zero;
     } else {
       flags |= read_only;
@@ -393,9 +398,9 @@ class Haggle {
   }
 
   Stream& stream_;
-  Server& server_;
+  const Lobby& lobby_;
   Session session_;
-  Export* context_of_ = nullptr;  // base:allocation was selected for it
+  std::shared_ptr<const Offer> context_of_;  // base:allocation was selected for it
   Option option_ = Option::abort;
   std::size_t bytes_ = 0;  // of option data so far
   bool fixed_ = false;
@@ -404,8 +409,8 @@ class Haggle {
 
 }  // namespace
 
-Task<Session> negotiate(Stream& stream, Server& server) {
-  Haggle haggle(stream, server);
+Task<Session> negotiate(Stream& stream, const Lobby& lobby) {
+  Haggle haggle(stream, lobby);
   co_return co_await haggle.run();
 }
 

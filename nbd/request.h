@@ -6,7 +6,8 @@
 #include <string>
 
 #include "graph/base/buffer.h"
-#include "nbd/negotiate_server.h"
+#include "nbd/export.h"
+#include "nbd/session.h"
 #include "nbd/wire.h"
 
 namespace nbd {

@@ -9,10 +9,6 @@
 namespace nbd {
 namespace {
 
-// Requests that were on their way when the server began to stop get their ESHUTDOWN within this
-// time.
-constexpr Clock::Duration grace = std::chrono::milliseconds(50);
-
 Result<> check_text(std::string_view what, std::string_view text) {
   const auto refuse = [&](std::string_view why) {
     return failure(Errc::invalid_argument,
@@ -38,7 +34,19 @@ Result<std::unique_ptr<Export>> Export::create(std::string name, std::string des
       new Export(std::move(name), std::move(description), std::move(view)));
 }
 
-Server::Server(Home& home, ServerOptions options) : home_(home), options_(options) {}
+Offer Export::offer() const {
+  Offer offer;
+  offer.name = name_;
+  offer.description = description_;
+  if (!view_) return offer;
+  offer.size = view_->size();
+  offer.writable = view_->writable();
+  offer.alignment = view_->alignment();
+  offer.preferred = view_->edge().limits().preferred;
+  return offer;
+}
+
+Server::Server(Home& home, ServerOptions options) : home_(&home), options_(options) {}
 
 Server::~Server() { assert(connections_.empty()); }
 
@@ -62,33 +70,26 @@ std::vector<Export*> Server::exports() const {
   return all;
 }
 
-// Idle clients that never say what they want keep nobody out; those who were let in are not driven
-// out.
-bool Server::make_room() {
-  std::size_t attached = 0;
-  std::vector<Connection*> handshaking;  // in the order of their arrival
-  for (Connection* connection : connections_) {
-    if (connection->attached()) ++attached;
-    if (connection->handshaking()) handshaking.push_back(connection);
+Offers Server::offers() const {
+  Offers all;
+  for (const auto& [name, item] : exports_) {
+    all.emplace(name, std::make_shared<const Offer>(item->offer()));
   }
-  const std::size_t open = attached + handshaking.size();
-  if (open < options_.connections_max && handshaking.size() < options_.handshaking_max) return true;
-  if (handshaking.empty()) return false;
-  handshaking.front()->give_way();
-  return true;
+  return all;
 }
 
-void Server::serve(std::unique_ptr<Stream> stream) {
-  if (stopping_ || !make_room()) {
-    home_.log.info("client " + stream->peer() + ": turned away, " +
-                   (stopping_ ? "the server is stopping"
-                              : std::to_string(connections_.size()) + " connections are open"));
+void Server::attach(std::unique_ptr<Stream> stream, Session session, Ticket ticket) {
+  session.item = find(session.offer->name);
+  if (session.item == nullptr || winding_up_) {
+    home_->log.info("client " + stream->peer() + ": export '" + printable(session.offer->name) +
+                    "' is gone");
     stream->close();
     return;
   }
-  auto connection = std::make_unique<Connection>(std::move(stream), *this);
+  auto connection =
+      std::make_unique<Connection>(std::move(stream), std::move(session), std::move(ticket), *this);
   connections_.push_back(connection.get());
-  spawn(home_.executor, gate_.enter_anyway(), run(std::move(connection)));
+  spawn(home_->executor, gate_.enter_anyway(), run(std::move(connection)));
 }
 
 asio::awaitable<void> Server::run(std::unique_ptr<Connection> connection) {
@@ -96,16 +97,21 @@ asio::awaitable<void> Server::run(std::unique_ptr<Connection> connection) {
   std::erase(connections_, connection.get());
 }
 
+void Server::move_to(Home& home) {
+  assert(connections_.empty() && !stopping_);
+  home_ = &home;
+}
+
 asio::awaitable<void> Server::stop() {
   stopping_ = true;
-  const std::unique_ptr<Timer> short_time = home_.clock.timer(grace);
+  const std::unique_ptr<Timer> short_time = home_->clock.timer(stop_grace);
   if (!connections_.empty()) co_await short_time->wait();
   winding_up_ = true;
   const std::vector<Connection*> open = connections_;
-  for (Connection* connection : open) connection->wind_up();
+  for (Connection* connection : open) connection->close_if_done();
 
-  const std::unique_ptr<Timer> limit = home_.clock.timer(options_.drain_timeout);
-  spawn(home_.executor, helpers_.enter_anyway(), cut_off_at(*limit));
+  const std::unique_ptr<Timer> limit = home_->clock.timer(options_.drain_timeout);
+  spawn(home_->executor, helpers_.enter_anyway(), cut_off_at(*limit));
   co_await gate_.drained();
   limit->cancel();
   co_await helpers_.drained();

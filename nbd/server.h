@@ -1,10 +1,8 @@
-// server.h - the exports of one worker and the connections to them: what src/ needs to know of this
-// folder.
+// server.h - some exports and the connections to them, all on one worker: requests in, replies out.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
-#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -14,24 +12,18 @@
 #include "graph/base/gate.h"
 #include "graph/base/home.h"
 #include "graph/base/stream.h"
+#include "nbd/budget.h"
 #include "nbd/export.h"
+#include "nbd/session.h"
+#include "nbd/ticket.h"
 
 namespace nbd {
 
 class Connection;
 
-// May a client ask for the names of all exports?
-enum class Listing : std::uint8_t { allowed, forbidden };
-
 struct ServerOptions {
-  Clock::Duration handshake_timeout =
-      std::chrono::seconds(10);  // from accept to the reply to GO; 0: none
   Clock::Duration drain_timeout = std::chrono::seconds(10);  // stop() cuts off who takes longer
-  std::size_t connections_max = 100;
-  // Of those, clients that have not agreed on an export yet: the oldest gives way to a new one
-  // (statement 18).
-  std::size_t handshaking_max = 32;
-  Listing listing = Listing::allowed;
+  BudgetLimits in_flight;                                    // of each connection
 };
 
 class Server {
@@ -50,9 +42,13 @@ class Server {
   // In the order of their names.
   std::vector<Export*> exports() const;
 
-  // Speaks with one client until it leaves, in a coroutine of its own. A client too many is turned
-  // away.
-  void serve(std::unique_ptr<Stream> stream);
+  // What a client may be told of the exports.
+  Offers offers() const;
+
+  // Serves a client that has agreed on `session` until it leaves, in a coroutine of its own. The
+  // stream has come to this worker, see Stream::assign(). Closes it at once when there is no such
+  // export any more.
+  void attach(std::unique_ptr<Stream> stream, Session session, Ticket ticket);
   std::size_t connections() const { return connections_.size(); }
 
   // Statements 176, 177: no new clients; requests in flight end, further ones get ESHUTDOWN; then
@@ -67,16 +63,18 @@ class Server {
   // Requires: stop() has returned.
   std::vector<std::unique_ptr<Export>> release_exports();
 
-  Home& home() const { return home_; }
+  // To another worker, with all exports.
+  // Requires: there is no connection, and nobody calls until this has returned.
+  void move_to(Home& home);
+  Home& home() const { return *home_; }
   const ServerOptions& options() const { return options_; }
 
  private:
   asio::awaitable<void> run(std::unique_ptr<Connection> connection);
   asio::awaitable<void> cut_off_at(Timer& limit);
-  bool make_room();
 
-  Home& home_;
-  ServerOptions options_;
+  Home* home_;
+  const ServerOptions options_;
   std::map<std::string, std::unique_ptr<Export>, std::less<>> exports_;
   std::vector<Connection*> connections_;
   Gate gate_;  // a pass for each connection

@@ -11,16 +11,25 @@
 namespace app {
 
 struct Address {
-  enum class Family : std::uint8_t { tcp, local };
+  // inherited: sockets that systemd has opened
+  enum class Family : std::uint8_t { tcp, local, vsock, inherited };
   Family family = Family::tcp;
   std::string host;        // tcp: a name or a number, IPv6 without brackets
-  std::uint16_t port = 0;  // tcp: 0 picks a free one
-  std::string path;        // local: of the socket
+  std::uint32_t port = 0;  // tcp, vsock: 0 picks a free one
+  std::string path;        // local: of the socket; one that starts with NUL has no file
+  std::uint32_t cid = 0;   // vsock: of a machine
+  std::string name;        // inherited: FileDescriptorName= of the socket unit; "": whatever it is
 
   bool operator==(const Address&) const = default;
-  // "tcp:127.0.0.1:10809", "tcp:[::1]:0", "unix:/run/gantry.sock"
+  // "tcp:127.0.0.1:10809", "tcp:[::1]:0", "unix:/run/gantry.sock", "vsock:any:10809", "systemd",
+  // "systemd:NAME"
   std::string text() const;
 };
+
+// The machines that a vsock address may name with a word.
+inline constexpr std::uint32_t cid_any = 0xffffffff;
+inline constexpr std::uint32_t cid_local = 1;
+inline constexpr std::uint32_t cid_host = 2;
 
 // What Address::text() gives; a relative path starts from `folder` ("" is the current one).
 // Errors: invalid_argument.

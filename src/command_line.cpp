@@ -17,6 +17,18 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
+// Without the first line, which is a title.
+std::string indented(std::string_view text) {
+  std::string result;
+  text.remove_prefix(text.find('\n') + 1);
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n') + 1;
+    result += "  " + std::string(text.substr(0, end));
+    text.remove_prefix(end);
+  }
+  return result;
+}
+
 // One line for each key: its default and what it means.
 std::string keys_text(std::string_view title, std::span<const OptionSpec> specs) {
   constexpr std::size_t column = 36;
@@ -28,6 +40,7 @@ std::string keys_text(std::string_view title, std::span<const OptionSpec> specs)
     text += line + std::string(spec.help);
     if (!spec.choices.empty()) text += " (" + std::string(spec.choices) + ")";
     text += "\n";
+    if (spec.each != nullptr) text += indented(keys_text("", spec.each->keys));
   }
   return text;
 }
@@ -35,6 +48,9 @@ std::string keys_text(std::string_view title, std::span<const OptionSpec> specs)
 std::string config_help(Drivers drivers) {
   std::string text = "CONFIG is a TOML file. Its keys, with their defaults:\n\n";
   text += keys_text("[server]", server_options()) + "\n";
+  text += keys_text("listen = [{ ... }]: a listener that needs more than an address",
+                    listener_options()) +
+          "\n";
   text += keys_text("[exports.NAME]", export_options()) + "\n";
   text += keys_text("[nodes.NAME], whatever its driver", graph::common_node_options());
   for (const graph::Driver* driver : drivers) {
@@ -52,7 +68,9 @@ std::string formats_help(Drivers drivers) {
     if (std::ranges::find(names, driver->name) == names.end()) continue;
     text += "  " + std::string(driver->name) + ": " + std::string(driver->help) + "\n";
   }
-  return text + "WHERE is unix:PATH or tcp:HOST:PORT; sizes are in bytes, or with K, M, G, T.";
+  return text +
+         "WHERE is unix:PATH, tcp:HOST:PORT or vsock:CID:PORT; sizes are in bytes, or with K, M, "
+         "G, T.";
 }
 
 // CLI11 wants "" for what is right.
@@ -141,7 +159,7 @@ std::vector<std::string> format_names(Drivers drivers) {
     const bool has_file = std::ranges::any_of(driver->options, [](const OptionSpec& spec) {
       return spec.kind == Kind::node && spec.key == "file";
     });
-    if (has_file) names.emplace_back(driver->name);
+    if (has_file && !driver->is_filter) names.emplace_back(driver->name);
   }
   return names;
 }
@@ -196,7 +214,7 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
   root.set("nodes", table(std::move(nodes)));
 
   TRY(Config config, read_config(root, drivers));
-  config.connections_max = command.connections_max;
+  config.limits.connections_max = command.connections_max;
   config.io_engine = command.io_engine;
   if (!command.listen.empty()) config.listen.clear();
   for (const std::string& where : command.listen) {

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "nbd/export.h"
-#include "src/toml.h"
+#include "src/include.h"
 
 namespace app {
 namespace {
@@ -12,17 +12,36 @@ namespace {
 constexpr std::array server_specs{
     OptionSpec{
         "listen", Kind::list, default_listen,
-        "where to listen: \"unix:PATH\", \"tcp:HOST:PORT\", or a list of them; port 0 picks one"},
+        "\"unix:PATH\", \"tcp:HOST:PORT\", \"vsock:CID:PORT\", \"systemd\", a table, or a list of "
+        "them; port 0 picks one"},
+    OptionSpec{"workers", Kind::integer, "0",
+               "threads that carry out requests; 0: one for each processor"},
     OptionSpec{"max-connections", Kind::integer, "100", "clients at a time; more are turned away"},
+    OptionSpec{
+        "max-connections-per-peer", Kind::integer, "",
+        "of them, from one host or user; without it 16, and no limit for this machine's own"},
+    OptionSpec{"max-handshakes", Kind::integer, "32",
+               "clients that have not chosen an export yet; the oldest gives way to one more"},
+    OptionSpec{"max-options", Kind::integer, "256",
+               "options in one handshake, and two more for each export"},
+    OptionSpec{"max-option-bytes", Kind::bytes, "1M", "of one option in the handshake"},
+    OptionSpec{"max-requests-in-flight", Kind::integer, "256",
+               "of one connection; then it has to wait"},
+    OptionSpec{"max-bytes-in-flight", Kind::bytes, "64M", "of one connection's requests"},
+    OptionSpec{"buffer-memory", Kind::bytes, "256M", "for all requests in flight"},
     OptionSpec{"handshake-timeout", Kind::duration, "10s",
                "how long a client may take to choose an export; 0s: for ever"},
+    OptionSpec{"peer-timeout", Kind::duration, "2min",
+               "a TCP client that answers nothing for so long is lost; 0s: the system decides"},
     OptionSpec{"drain-timeout", Kind::duration, "10s",
-               "how long requests in flight may take at a stop"},
+               "how long requests in flight may take at a stop, and then the last flush"},
     OptionSpec{"io-engine", Kind::choice, "auto",
                "how files are read and written; auto: by io_uring where it is allowed",
                engine_kinds},
     OptionSpec{"log-level", Kind::choice, "info", "the least that is logged",
                "debug|info|warning|error"},
+    OptionSpec{"log-format", Kind::choice, "text", "lines of text, or of JSON for programs",
+               "text|json"},
 };
 
 constexpr std::array export_specs{
@@ -35,7 +54,7 @@ constexpr std::array export_specs{
                "each write is durable when it is answered"},
 };
 
-constexpr std::int64_t connections_limit = 1'000'000;
+constexpr std::int64_t workers_limit = 1024;
 
 std::unexpected<Error> refuse(const Position& where, std::string why) {
   return std::unexpected(at_position(where, Error(Errc::invalid_argument, std::move(why))));
@@ -75,34 +94,6 @@ Result<std::vector<std::pair<std::string, std::shared_ptr<const Options>>>> tabl
   return result;
 }
 
-Result<std::vector<Listen>> read_listen(const Options& server) {
-  const OptionValue* value = server.find("listen");
-  OptionList entries;
-  if (value == nullptr) {
-    entries.push_back({std::string(default_listen), server.position()});
-  } else if (value->text() != nullptr) {
-    entries.push_back(*value);
-  } else if (const auto* list = std::get_if<OptionList>(&value->data)) {
-    if (list->empty()) return refuse(value->position, "'listen': the list is empty");
-    entries = *list;
-  } else {
-    return refuse(value->position, "'listen': expected a string or a list of strings, not " +
-                                       std::string(value->kind_name()));
-  }
-  std::vector<Listen> result;
-  for (const OptionValue& entry : entries) {
-    if (entry.text() == nullptr) {
-      return refuse(entry.position,
-                    "'listen': expected a string such as \"tcp:127.0.0.1:10809\", not " +
-                        std::string(entry.kind_name()));
-    }
-    auto address = parse_address(*entry.text(), server.directory());
-    if (!address) return std::unexpected(at_position(entry.position, std::move(address).error()));
-    result.push_back({*std::move(address), entry.position});
-  }
-  return result;
-}
-
 LogLevel log_level_of(std::string_view text) {
   if (text == "debug") return LogLevel::debug;
   if (text == "warning") return LogLevel::warning;
@@ -110,28 +101,27 @@ LogLevel log_level_of(std::string_view text) {
 }
 
 Result<> read_server(const Options& server, Config& config) {
-  // a bare string is a list of one
+  // read_listen() knows what it may be
   Options checked(server.position());
   for (const auto& [key, value] : server.entries()) {
     if (key != "listen") checked.set(key, value);
   }
   if (auto known = check_options(checked, server_specs); !known) return known;
-  TRY(config.listen, read_listen(server));
-  const OptionReader reader(checked, server_specs);
-  const std::int64_t connections = reader.integer("max-connections");
-  if (connections < 1 || connections > connections_limit) {
-    return refuse(reader.position("max-connections"),
-                  "'max-connections': " + std::to_string(connections) + " is not in 1 to " +
-                      std::to_string(connections_limit));
+  if (const OptionValue* listen = server.find("listen")) {
+    TRY(config.listen, read_listen(*listen));
   }
-  config.connections_max = static_cast<std::uint32_t>(connections);
-  const auto duration = [&](std::string_view key) {
-    return std::chrono::nanoseconds(static_cast<std::int64_t>(reader.duration_ns(key)));
-  };
-  config.handshake_timeout = duration("handshake-timeout");
-  config.drain_timeout = duration("drain-timeout");
+  const OptionReader reader(checked, server_specs);
+  TRY(config.limits, read_limits(reader));
+  const std::int64_t workers = reader.integer("workers");
+  if (workers < 0 || workers > workers_limit) {
+    return refuse(reader.position("workers"), "'workers': " + std::to_string(workers) +
+                                                  " is not in 0 to " +
+                                                  std::to_string(workers_limit));
+  }
+  config.workers = static_cast<std::uint32_t>(workers);
   config.io_engine = engine_kind_of(reader.text("io-engine"));
   config.log_level = log_level_of(reader.text("log-level"));
+  if (reader.text("log-format") == "json") config.log_format = LogFormat::json;
   return ok;
 }
 
@@ -272,7 +262,7 @@ Result<> check_wire_text(std::string_view what, std::string_view text) {
 }
 
 Result<Config> read_config(const Options& root, Drivers drivers) {
-  const std::vector<std::string> sections{"server", "nodes", "exports"};
+  const std::vector<std::string> sections{"server", "nodes", "exports", "include"};
   for (const auto& [key, value] : root.entries()) {
     if (std::ranges::find(sections, key) == sections.end()) {
       return refuse(value.position,
@@ -281,6 +271,7 @@ Result<Config> read_config(const Options& root, Drivers drivers) {
   }
   Config config;
   config.position.file = root.position().file;
+  config.tree = std::make_shared<const Options>(root);
   TRY(const auto server, table_at(root, "server"));
   if (auto read = read_server(*server, config); !read) return std::unexpected(read.error());
   if (auto read = read_nodes(root, drivers, config); !read) return std::unexpected(read.error());
@@ -293,7 +284,7 @@ Result<Config> read_config(const Options& root, Drivers drivers) {
 }
 
 Result<Config> load_config(const std::string& path, Drivers drivers) {
-  TRY(const Options root, load_toml(path));
+  TRY(const Options root, load_with_includes(path));
   return read_config(root, drivers);
 }
 

@@ -15,16 +15,12 @@
 #include "graph/base/log.h"
 #include "graph/base/options.h"
 #include "graph/driver.h"
-#include "src/address.h"
+#include "src/limits.h"
+#include "src/listen_config.h"
 
 namespace app {
 
 using Drivers = std::span<const graph::Driver* const>;
-
-struct Listen {
-  Address address;
-  Position position;  // for messages
-};
 
 struct NodeConfig {
   std::string name;
@@ -44,24 +40,23 @@ struct ExportConfig {
 };
 
 struct Config {
+  // Empty: what systemd has opened, or else default_listen.
   std::vector<Listen> listen;
-  std::uint32_t connections_max = 100;
-  std::chrono::nanoseconds handshake_timeout = std::chrono::seconds(10);
-  std::chrono::nanoseconds drain_timeout = std::chrono::seconds(10);
+  std::uint32_t workers = 0;  // 0: one for each processor
+  ServiceLimits limits;
   EngineKind io_engine = EngineKind::automatic;
   LogLevel log_level = LogLevel::info;
+  LogFormat log_format = LogFormat::text;
   std::vector<NodeConfig> nodes;  // children first
   std::vector<ExportConfig> exports;
-  Position position;  // of the file
+  Position position;  // of the file; without a name where there is none
+  std::shared_ptr<const Options> tree = std::make_shared<const Options>();  // all of the above
 };
 
 // The keys of [server] and of [exports.NAME]; those of [nodes.NAME] are the driver's and
 // common_node_options().
 std::span<const OptionSpec> server_options();
 std::span<const OptionSpec> export_options();
-
-// Where a server without `listen` listens.
-inline constexpr std::string_view default_listen = "tcp:127.0.0.1:10809";
 
 // Errors: invalid_argument with file, line and column; what reading the file says.
 Result<Config> load_config(const std::string& path, Drivers drivers);

@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "nbd/export.h"
+#include "nbd/offer.h"
 #include "src/config.h"
 #include "src/worker.h"
 
@@ -22,7 +22,6 @@ Task<int> check(Worker& worker, const Config& config, Drivers drivers);
 Task<int> draw(Worker& worker, const Config& config, Drivers drivers);
 
 // What serve() prints.
-std::string attach_text(std::span<const Address> addresses,
-                        std::span<const nbd::Export* const> exports);
+std::string attach_text(std::span<const Address> addresses, const nbd::Offers& offers);
 
 }  // namespace app

@@ -1,29 +1,33 @@
 #include "src/listeners.h"
 
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <asio/ip/tcp.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cerrno>
-#include <cstring>
 #include <optional>
 
+#include "src/bind.h"
+#include "src/refusals.h"
 #include "src/socket_stream.h"
 
 namespace app {
 
-// A listening socket, and the file that belongs to it when it is a Unix one.
+// A listening socket, who may come through it, and the file that belongs to it when it is a Unix
+// one that we made. Or a connection that was handed over: then nothing is accepted.
 class Listener {
  public:
-  Listener(const asio::any_io_executor& executor, int descriptor, Address where)
-      : socket(executor, descriptor), address(std::move(where)) {}
+  Listener(Home& home, Descriptor descriptor, Address real, const Listen& wanted)
+      : socket(home.executor, descriptor.release()),
+        address(std::move(real)),
+        configured(wanted.address),
+        allow(wanted.allow),
+        refusals(home.clock, home.log, printable(address.text())) {}
   ~Listener() { close(); }
 
   void remember_file() {
@@ -42,110 +46,42 @@ class Listener {
     asio::error_code ignored;
     if (socket.is_open()) socket.close(ignored);
     if (pause) pause->cancel();
+    refusals.sum_up();
   }
 
   asio::posix::stream_descriptor socket;
-  Address address;
+  Address address;     // where it really is
+  Address configured;  // by which its allow list is found again
+  std::optional<AllowList> allow;
+  Refusals refusals;
   std::optional<std::pair<dev_t, ino_t>> file;
   std::unique_ptr<Timer> pause;  // while there are no descriptors left
 };
 
 namespace {
 
-constexpr int backlog = 128;
 constexpr auto pause_length = std::chrono::milliseconds(100);
 // Accepted in one go before others of this thread get their turn.
 constexpr int burst_max = 32;
-
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return number_; }
-  int release() { return std::exchange(number_, -1); }
-
- private:
-  int number_;
-};
-
-std::unexpected<Error> system_failure(int number) {
-  return failure(errc_from_errno(number), std::generic_category().message(number));
-}
-
-struct Place {
-  sockaddr_storage bytes{};
-  socklen_t length = 0;
-  const sockaddr* address() const { return reinterpret_cast<const sockaddr*>(&bytes); }
-};
-
-// Errors: the reason alone; whoever knows the address as it was written adds it.
-Result<int> bound_socket(const Place& place) {
-  Descriptor socket(::socket(place.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (socket.get() < 0) return system_failure(errno);
-  const int yes = 1;
-  if (place.bytes.ss_family != AF_UNIX) {
-    (void)::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  }
-  if (place.bytes.ss_family == AF_INET6) {
-    (void)::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof yes);
-  }
-  if (::bind(socket.get(), place.address(), place.length) != 0) return system_failure(errno);
-  if (::listen(socket.get(), backlog) != 0) return system_failure(errno);
-  return socket.release();
-}
-
-Place local_place(const std::string& path) {
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  path.copy(name.sun_path, sizeof name.sun_path - 1);
-  Place place;
-  std::memcpy(&place.bytes, &name, sizeof name);
-  place.length = sizeof name;
-  return place;
-}
-
-// The file of a server that is gone: a socket, and nobody answers.
-bool is_stale(const std::string& path, const Place& place) {
-  struct stat status{};
-  if (::lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) return false;
-  const Descriptor caller(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  return caller.get() >= 0 && ::connect(caller.get(), place.address(), place.length) != 0 &&
-         errno == ECONNREFUSED;
-}
-
-Result<int> bind_local(const std::string& path) {
-  const Place place = local_place(path);
-  Result<int> bound = bound_socket(place);
-  if (bound || !is_stale(path, place)) return bound;
-  if (::unlink(path.c_str()) != 0) return system_failure(errno);
-  return bound_socket(place);
-}
-
-std::uint16_t port_of(int descriptor) {
-  sockaddr_storage name{};
-  socklen_t length = sizeof name;
-  if (::getsockname(descriptor, reinterpret_cast<sockaddr*>(&name), &length) != 0) return 0;
-  if (name.ss_family == AF_INET6) return ntohs(reinterpret_cast<sockaddr_in6&>(name).sin6_port);
-  return ntohs(reinterpret_cast<sockaddr_in&>(name).sin_port);
-}
 
 bool is_shortage(int number) {
   return number == EMFILE || number == ENFILE || number == ENOBUFS || number == ENOMEM;
 }
 
+Listen plain(std::string_view address) { return {*parse_address(address), {}}; }
+
 }  // namespace
 
-Listeners::Listeners(Home& home, Accepted accepted) : home_(home), accepted_(std::move(accepted)) {}
+Listeners::Listeners(Home& home, std::chrono::seconds peer_timeout, Accepted accepted)
+    : home_(home), peer_timeout_(peer_timeout), accepted_(std::move(accepted)) {}
 
 Listeners::~Listeners() = default;
 
-Task<> Listeners::open(const std::vector<Listen>& wanted) {
+Task<> Listeners::open(std::vector<Listen> wanted, std::vector<InheritedSocket> inherited) {
+  inherited_ = std::move(inherited);
+  if (wanted.empty()) wanted.push_back(plain(inherited_.empty() ? default_listen : "systemd"));
   for (const Listen& listen : wanted) {
-    Result<> opened = co_await open_one(listen.address);
+    Result<> opened = co_await open_one(listen);
     if (!opened) {
       close();
       Error error = std::move(opened).error();
@@ -153,14 +89,33 @@ Task<> Listeners::open(const std::vector<Listen>& wanted) {
       co_return std::unexpected(at_position(listen.position, std::move(error)));
     }
   }
+  if (!inherited_.empty()) {
+    home_.log.warning("'listen' does not name all sockets of the service manager: " +
+                      std::to_string(inherited_.size()) + " not used");
+    inherited_.clear();
+  }
   co_return ok;
 }
 
-Task<> Listeners::open_one(const Address& address) {
-  if (address.family == Address::Family::tcp) co_return co_await bind_tcp(address);
-  CO_TRY(const int descriptor, bind_local(address.path));
-  listeners_.push_back(std::make_unique<Listener>(home_.executor, descriptor, address));
-  listeners_.back()->remember_file();
+Task<> Listeners::open_one(const Listen& wanted) {
+  switch (wanted.address.family) {
+    case Address::Family::tcp:
+      co_return co_await open_tcp(wanted);
+    case Address::Family::local: {
+      CO_TRY(Descriptor socket, co_await bind_local(home_.clock, wanted.address.path, wanted.file));
+      add(std::move(socket), wanted.address, wanted);
+      listeners_.back()->remember_file();
+      break;
+    }
+    case Address::Family::vsock: {
+      CO_TRY(Descriptor socket, bind_vsock(wanted.address));
+      Address real = local_address_of(socket.get());
+      add(std::move(socket), std::move(real), wanted);
+      break;
+    }
+    case Address::Family::inherited:
+      co_return take_inherited(wanted);
+  }
   co_return ok;
 }
 
@@ -170,7 +125,7 @@ Task<std::vector<asio::ip::tcp::endpoint>> Listeners::look_up(const Address& add
   asio::error_code problem;
   const auto number = asio::ip::make_address(address.host, problem);
   if (!problem) {
-    found.emplace_back(number, address.port);
+    found.emplace_back(number, static_cast<std::uint16_t>(address.port));
     co_return found;
   }
   asio::ip::tcp::resolver resolver(home_.executor);
@@ -183,19 +138,46 @@ Task<std::vector<asio::ip::tcp::endpoint>> Listeners::look_up(const Address& add
   co_return found;
 }
 
-Task<> Listeners::bind_tcp(const Address& address) {
-  CO_TRY(const auto endpoints, co_await look_up(address));
+Task<> Listeners::open_tcp(const Listen& wanted) {
+  CO_TRY(const auto endpoints, co_await look_up(wanted.address));
   for (const asio::ip::tcp::endpoint& endpoint : endpoints) {
-    Place place;
-    std::memcpy(&place.bytes, endpoint.data(), endpoint.size());
-    place.length = static_cast<socklen_t>(endpoint.size());
-    CO_TRY(const int descriptor, bound_socket(place));
-    Address real = address;
-    real.host = endpoint.address().to_string();
-    real.port = port_of(descriptor);
-    listeners_.push_back(std::make_unique<Listener>(home_.executor, descriptor, std::move(real)));
+    CO_TRY(Descriptor socket, bind_tcp(endpoint));
+    Address real = local_address_of(socket.get());
+    add(std::move(socket), std::move(real), wanted);
   }
   co_return ok;
+}
+
+Result<> Listeners::take_inherited(const Listen& wanted) {
+  const std::string& name = wanted.address.name;
+  std::vector<InheritedSocket> rest;
+  std::size_t taken = 0;
+  for (InheritedSocket& item : inherited_) {
+    if (!name.empty() && item.name != name) {
+      rest.push_back(std::move(item));
+      continue;
+    }
+    ++taken;
+    Address real = local_address_of(item.descriptor.get());
+    if (item.state == InheritedSocket::State::connected) {
+      handed_over_.push_back(
+          std::make_unique<Listener>(home_, std::move(item.descriptor), std::move(real), wanted));
+    } else {
+      add(std::move(item.descriptor), std::move(real), wanted);
+    }
+  }
+  inherited_ = std::move(rest);
+  if (taken > 0) return ok;
+  return failure(
+      Errc::invalid_argument,
+      name.empty()
+          ? "systemd has handed over no socket (LISTEN_FDS); is there a socket unit?"
+          : "systemd has handed over no socket with FileDescriptorName=" + printable(name));
+}
+
+void Listeners::add(Descriptor socket, Address real, const Listen& wanted) {
+  listeners_.push_back(
+      std::make_unique<Listener>(home_, std::move(socket), std::move(real), wanted));
 }
 
 void Listeners::start() {
@@ -203,12 +185,24 @@ void Listeners::start() {
     spawn(home_.executor, gate_.enter_anyway(), accept_on(*listener));
     home_.log.info("listening on " + printable(listener->address.text()));
   }
+  for (const auto& connection : handed_over_) {
+    accept(*connection, Descriptor(connection->socket.release()));
+  }
 }
 
 std::vector<Address> Listeners::addresses() const {
   std::vector<Address> result;
   for (const auto& listener : listeners_) result.push_back(listener->address);
   return result;
+}
+
+void Listeners::set_allow(const std::vector<Listen>& wanted) {
+  for (const auto& listener : listeners_) {
+    const auto now =
+        std::ranges::find(wanted, listener->configured,
+                          [](const Listen& item) -> const Address& { return item.address; });
+    if (now != wanted.end()) listener->allow = now->allow;
+  }
 }
 
 asio::awaitable<void> Listeners::accept_on(Listener& listener) {
@@ -234,15 +228,10 @@ asio::awaitable<void> Listeners::accept_on(Listener& listener) {
 
 Listeners::Burst Listeners::accept_some(Listener& listener, int& number) {
   for (int i = 0; i < burst_max && !closed_; ++i) {
-    const int descriptor =
-        ::accept4(listener.socket.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (descriptor >= 0) {
-      auto stream = socket_stream(home_.executor, descriptor);
-      if (stream) {
-        accepted_(*std::move(stream));
-      } else {
-        home_.log.debug(stream.error().message);
-      }
+    Descriptor socket(
+        ::accept4(listener.socket.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (socket.open()) {
+      accept(listener, std::move(socket));
       continue;
     }
     number = errno;
@@ -251,6 +240,21 @@ Listeners::Burst Listeners::accept_some(Listener& listener, int& number) {
     // else: the client has given up meanwhile, or its network has
   }
   return Burst::taken;
+}
+
+// Who is not allowed hears nothing, not even the greeting.
+void Listeners::accept(Listener& listener, Descriptor socket) {
+  const Peer peer = peer_of(socket.get());
+  if (listener.allow && !listener.allow->admits(peer)) {
+    listener.refusals.note(peer);
+    return;
+  }
+  auto stream = socket_stream(home_.executor, socket.release(), peer_timeout_);
+  if (stream) {
+    accepted_(*std::move(stream));
+  } else {
+    home_.log.debug(stream.error().message);
+  }
 }
 
 void Listeners::close() {

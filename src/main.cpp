@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "formats/formats.h"
+#include "graph/filter/filter.h"
 #include "graph/protocol/protocol.h"
 #include "src/command_line.h"
 #include "src/daemon.h"
@@ -13,8 +14,10 @@
 
 namespace {
 
-constexpr std::array drivers{&graph::file_driver, &graph::host_device_driver, &graph::memory_driver,
-                             &graph::null_co_driver, &formats::raw_driver};
+constexpr std::array drivers{&graph::file_driver,        &graph::host_device_driver,
+                             &graph::memory_driver,      &graph::null_co_driver,
+                             &formats::raw_driver,       &graph::blkdebug_driver,
+                             &graph::blklogwrites_driver};
 
 constexpr std::size_t message_length_max = 2048;
 
@@ -27,11 +30,17 @@ using Body = Task<int> (*)(app::Worker& worker, const app::Config& config, app::
 
 int run(const Result<app::Config>& config, Body body) {
   if (!config) return fail(config.error());
-  const std::unique_ptr<Log> log = stderr_log(config->log_level);
+  const std::unique_ptr<Log> log = stderr_log(config->log_level, config->log_format);
+  // who reads JSON lines reads nothing else
+  const auto end = [&](const Error& error) {
+    if (config->log_format == LogFormat::text) return fail(error);
+    log->error(error.message);
+    return EXIT_FAILURE;
+  };
   const Result<std::unique_ptr<app::Worker>> worker = app::Worker::create(*log, config->io_engine);
-  if (!worker) return fail(worker.error());
+  if (!worker) return end(worker.error());
   const Result<int> status = (*worker)->run(body(**worker, *config, drivers));
-  return status ? *status : fail(status.error());
+  return status ? *status : end(status.error());
 }
 
 int run(const app::Finished& finished) { return finished.status; }

@@ -1,5 +1,6 @@
 #include "src/picture.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "graph/base/log.h"
@@ -49,11 +50,29 @@ std::string dot_edge(const std::string& from, const graph::Edge& edge, const std
          (edge.may(graph::Permission::write) ? "" : ", style=dashed") + "];\n";
 }
 
+std::vector<const graph::Node*> nodes_of(std::span<const std::unique_ptr<Cell>> cells) {
+  std::vector<const graph::Node*> all;
+  for (const auto& cell : cells) {
+    for (const graph::Node* node : cell->graph().nodes()) all.push_back(node);
+  }
+  return all;
+}
+
+// In the order of their names.
+std::vector<const nbd::Export*> exports_of(std::span<const std::unique_ptr<Cell>> cells) {
+  std::vector<const nbd::Export*> all;
+  for (const auto& cell : cells) {
+    for (const nbd::Export* item : cell->server().exports()) all.push_back(item);
+  }
+  std::ranges::sort(all, {}, &nbd::Export::name);
+  return all;
+}
+
 }  // namespace
 
-std::string to_text(const graph::Graph& graph, std::span<nbd::Export* const> exports) {
+std::string to_text(std::span<const std::unique_ptr<Cell>> cells) {
   std::string text = "nodes:\n";
-  for (const graph::Node* node : graph.nodes()) {
+  for (const graph::Node* node : nodes_of(cells)) {
     text += "  " + node->name() + ": " + printable(kind_of(*node)) + "\n";
     for (const graph::Edge* edge : node->children()) {
       text += "    " + edge->name() + " -> " + edge->node().name() + " (" +
@@ -61,26 +80,26 @@ std::string to_text(const graph::Graph& graph, std::span<nbd::Export* const> exp
     }
   }
   text += "exports:\n";
-  for (const nbd::Export* item : exports) {
+  for (const nbd::Export* item : exports_of(cells)) {
     text += "  " + quoted(item->name()) + " -> " + item->view().node().name() + ": " +
             kind_of(*item) + "\n    " + rights(item->view().edge()) + "\n";
   }
   return text;
 }
 
-std::string to_dot(const graph::Graph& graph, std::span<nbd::Export* const> exports) {
+std::string to_dot(std::span<const std::unique_ptr<Cell>> cells) {
   std::string text =
       "digraph gantry {\n"
       "  node [shape=box, fontname=\"sans-serif\"];\n"
       "  edge [fontname=\"sans-serif\", fontsize=10];\n";
-  for (const nbd::Export* item : exports) {
+  for (const nbd::Export* item : exports_of(cells)) {
     const std::string id = dot_string({"export " + item->name()});
     text += "  " + id +
             " [shape=cds, label=" + dot_string({"export " + quoted(item->name()), kind_of(*item)}) +
             "];\n";
     text += dot_edge(id, item->view().edge(), "view");
   }
-  for (const graph::Node* node : graph.nodes()) {
+  for (const graph::Node* node : nodes_of(cells)) {
     const std::string id = dot_string({"node " + node->name()});
     text += "  " + id + " [label=" + dot_string({node->name(), kind_of(*node)}) + "];\n";
     for (const graph::Edge* edge : node->children()) {

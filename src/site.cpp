@@ -1,103 +1,112 @@
 #include "src/site.h"
 
+#include <algorithm>
+#include <asio/post.hpp>
 #include <cassert>
+#include <map>
 
 namespace app {
+
+struct Site::Place {
+  explicit Place(Cell& inhabitant, std::size_t number) : cell(inhabitant), worker(number) {}
+  Cell& cell;
+  std::size_t worker;       // its number
+  std::size_t clients = 0;  // on their way to it, too
+  bool closed = false;
+};
+
 namespace {
 
-nbd::ServerOptions server_options_of(const Config& config) {
-  nbd::ServerOptions options;
-  options.handshake_timeout = config.handshake_timeout;
-  options.drain_timeout = config.drain_timeout;
-  options.connections_max = config.connections_max;
-  return options;
-}
-
-std::string user_of(const std::string& export_name) {
-  return "export '" + printable(export_name) + "'";
+// On the worker of the cell.
+void attach(Cell& cell, std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
+  const Result<> arrived = stream->assign(cell.home().executor);
+  if (arrived) {
+    cell.server().attach(std::move(stream), std::move(session), std::move(ticket));
+  } else {
+    cell.home().log.info(arrived.error().message);
+  }
 }
 
 }  // namespace
 
-Site::Site(Home& home, const Config& config, Drivers drivers)
-    : home_(home),
-      config_(config),
-      graph_(home, drivers),
-      server_(home, server_options_of(config)) {}
+Site::Site(Home& front, std::vector<Home*> workers, const Config& config, Drivers drivers)
+    : front_(front),
+      workers_(std::move(workers)),
+      clients_(workers_.size()),
+      lobby_(front, config.limits.lobby(),
+             [this](std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
+               deliver(std::move(stream), std::move(session), std::move(ticket));
+             }) {
+  assert(!workers_.empty());
+  for (Part& part : partition(config, drivers, workers_.size())) {
+    const std::size_t number = cells_.size() % workers_.size();
+    cells_.push_back(std::make_unique<Cell>(*workers_[number], std::move(part),
+                                            config.limits.server(), drivers));
+    places_.push_back(std::make_unique<Place>(*cells_.back(), number));
+  }
+}
+
+Site::~Site() = default;
 
 Task<> Site::open() {
-  Result<> opened = co_await open_all();
-  if (!opened) (void)co_await close();  // the first failure is what people need to hear of
-  co_return opened;
-}
-
-Task<> Site::open_all() {
-  for (const NodeConfig& node : config_.nodes) {
-    auto added = co_await graph_.add(node.name, *node.options);
-    if (!added) co_return std::unexpected(std::move(added).error());
-  }
-  for (const ExportConfig& wanted : config_.exports) CO_CHECK(co_await add_export(wanted));
-  co_return ok;
-}
-
-Task<> Site::add_export(const ExportConfig& wanted) {
-  const auto at = [&](const Position& where, Error error) {
-    return std::unexpected(at_position(where, std::move(error)));
-  };
-  std::shared_ptr<graph::Node> node = graph_.find(wanted.node);
-  assert(node && "read_config() refuses an export of an unknown node");
-  graph::ViewOptions options(user_of(wanted.name));
-  options.write_through = wanted.write_through;
-  if (wanted.writable) {
-    options.access.taken = graph::Permission::consistent_read | graph::Permission::write;
-  }
-  if (wanted.offset != 0 || wanted.size) {
-    const std::uint64_t end = node->size();
-    const std::uint64_t rest = end > wanted.offset ? end - wanted.offset : 0;
-    const Range window{wanted.offset, wanted.size.value_or(rest)};
-    if (!window.lies_within(end)) {
-      co_return at(wanted.window_position,
-                   Error(Errc::invalid_argument,
-                         options.user + ": " + std::to_string(window.length) + " bytes at " +
-                             std::to_string(window.offset) + " leave node '" + node->name() +
-                             "' of " + std::to_string(end) + " bytes"));
+  nbd::Offers offers;
+  for (const auto& place : places_) {
+    Cell& cell = place->cell;
+    Result<> opened = co_await run_on(cell.home().executor, cell.open());
+    if (!opened) {
+      place->closed = true;
+      (void)co_await close();  // the first failure is what people need to hear of
+      co_return opened;
     }
-    options.window = window;
+    offers.merge(cell.server().offers());
   }
-  auto view = co_await graph_.attach(std::move(node), std::move(options));
-  if (!view) co_return at(wanted.position, std::move(view).error());
-  auto made = nbd::Export::create(wanted.name, wanted.description, *std::move(view));
-  if (!made) co_return at(wanted.position, std::move(made).error());
-  Result<> added = server_.add(*std::move(made));
-  if (!added) co_return at(wanted.position, std::move(added).error());
+  lobby_.publish(std::move(offers));
   co_return ok;
+}
+
+void Site::deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
+  const auto place = std::ranges::find_if(places_, [&](const auto& candidate) {
+    const auto& exports = candidate->cell.part().exports;
+    return std::ranges::find(exports, session.offer->name, &ExportConfig::name) != exports.end();
+  });
+  Place& there = **place;
+  ++there.clients;
+  ++clients_[there.worker];
+  ticket.when_over([this, &there] {
+    --there.clients;
+    --clients_[there.worker];
+  });
+  stream->release();
+  asio::post(there.cell.home().executor,
+             [&cell = there.cell, stream = std::move(stream), session = std::move(session),
+              ticket = std::move(ticket)]() mutable {
+               attach(cell, std::move(stream), std::move(session), std::move(ticket));
+             });
 }
 
 Task<> Site::close() {
   Result<> first = ok;
-  const auto note = [&](Result<> done) {
-    if (done) return;
-    home_.log.error(done.error().message);
-    if (first) first = std::move(done);
-  };
-  co_await server_.stop();
-  for (auto& item : server_.release_exports()) {
-    note(co_await close_view(user_of(item->name()), item->release()));
+  co_await lobby_.stop();
+  for (const auto& place : places_) {
+    if (!place->closed) spawn(front_.executor, closing_.enter_anyway(), close_cell(*place, first));
   }
-  note(co_await graph_.close());
+  co_await closing_.drained();
   co_return first;
 }
 
-Task<> Site::close_view(const std::string& user, std::unique_ptr<graph::BlockBackend> view) {
-  Result<> flushed = ok;
-  if (view->writable()) flushed = co_await view->flush();
-  Result<> detached = co_await graph_.detach(std::move(view));
-  if (!flushed) {
-    Error error = std::move(flushed).error();
-    error.message.insert(0, user + ": the last flush failed, data may be lost: ");
-    co_return std::unexpected(std::move(error));
+asio::awaitable<void> Site::close_cell(Place& place, Result<>& first) {
+  Result<> closed = co_await run_on(place.cell.home().executor, place.cell.close());
+  place.closed = true;
+  if (first) first = std::move(closed);
+}
+
+std::vector<std::string> Site::unfinished() const {
+  std::vector<std::string> names;
+  for (const auto& place : places_) {
+    if (place->closed) continue;
+    for (const ExportConfig* item : place->cell.part().exports) names.push_back(item->name);
   }
-  co_return detached;
+  return names;
 }
 
 }  // namespace app

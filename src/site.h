@@ -1,39 +1,51 @@
-// site.h - what a configuration describes, alive on one worker: the graph, its views, and the
-// server of the exports. Knows no sockets and no signals.
+// site.h - what a configuration describes, alive: its cells, spread over the workers, and the lobby
+// where clients choose an export. It lives on the front, the thread that also listens and hears
+// signals, and touches no cell but through the worker on which that cell lives. Knows no sockets
+// and no signals.
 #pragma once
 
-#include "graph/graph.h"
-#include "nbd/server.h"
-#include "src/config.h"
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nbd/lobby.h"
+#include "src/cell.h"
 
 namespace app {
 
 class Site {
  public:
-  // Lifetime: `home`, `config` and the drivers outlive the site.
-  Site(Home& home, const Config& config, Drivers drivers);
+  // Lifetime: `front`, the workers, `config` and the drivers outlive the site.
+  // Requires: at least one worker.
+  Site(Home& front, std::vector<Home*> workers, const Config& config, Drivers drivers);
+  ~Site();
   Site(const Site&) = delete;
   Site& operator=(const Site&) = delete;
 
-  // Opens all nodes, children first, and makes the exports.
+  // Opens all nodes and makes the exports.
   // Errors: the first thing that does not work, with its position; everything is closed again then.
   Task<> open();
-  // The server ends its connections, every writable export is flushed, views are detached, the
-  // graph is closed. Errors: the first one, after all has been done; each is logged.
+  // Nobody is let in any more; then every cell closes, each at its own pace.
+  // Errors: the first one, after all has been done; each is logged.
   Task<> close();
+  // While close() has not returned: the exports of the cells that it waits for.
+  std::vector<std::string> unfinished() const;
 
-  graph::Graph& graph() { return graph_; }
-  nbd::Server& server() { return server_; }
+  nbd::Lobby& lobby() { return lobby_; }
+  const std::vector<std::unique_ptr<Cell>>& cells() const { return cells_; }
 
  private:
-  Task<> open_all();
-  Task<> add_export(const ExportConfig& wanted);
-  Task<> close_view(const std::string& user, std::unique_ptr<graph::BlockBackend> view);
+  struct Place;  // of a cell: where it is and who is there
+  void deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket);
+  asio::awaitable<void> close_cell(Place& place, Result<>& first);
 
-  Home& home_;
-  const Config& config_;
-  graph::Graph graph_;
-  nbd::Server server_;
+  Home& front_;
+  const std::vector<Home*> workers_;
+  std::vector<std::size_t> clients_;  // of each worker
+  std::vector<std::unique_ptr<Cell>> cells_;
+  std::vector<std::unique_ptr<Place>> places_;  // one for each cell
+  nbd::Lobby lobby_;
+  Gate closing_;  // a pass for each cell that is being closed
 };
 
 }  // namespace app

@@ -3,17 +3,18 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <asio/generic/stream_protocol.hpp>
-#include <asio/ip/address.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cerrno>
 #include <climits>
-#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "src/peer.h"
 
 namespace app {
 namespace {
@@ -34,38 +35,32 @@ void set_buffer(int descriptor, int forced, int option) {
   }
 }
 
-template <class Address>
-Address address_in(const sockaddr_storage& storage) {
-  Address address;
-  std::memcpy(&address, &storage, sizeof address);
-  return address;
-}
-
-std::string peer_of(int descriptor, const sockaddr_storage& remote) {
-  if (remote.ss_family == AF_INET) {
-    const auto v4 = address_in<sockaddr_in>(remote);
-    return asio::ip::address_v4(ntohl(v4.sin_addr.s_addr)).to_string() + ":" +
-           std::to_string(ntohs(v4.sin_port));
-  }
-  if (remote.ss_family == AF_INET6) {
-    const auto v6 = address_in<sockaddr_in6>(remote);
-    asio::ip::address_v6::bytes_type bytes;
-    std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
-    return "[" + asio::ip::address_v6(bytes, v6.sin6_scope_id).to_string() +
-           "]:" + std::to_string(ntohs(v6.sin6_port));
-  }
-  ucred credentials{};
-  socklen_t length = sizeof credentials;
-  if (::getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return "unix";
-  return "unix pid " + std::to_string(credentials.pid) + " uid " + std::to_string(credentials.uid);
+// A peer that vanished without a word is noticed: when data is not acknowledged, or, while nothing
+// is said, by asking.
+void notice_vanished(int descriptor, std::chrono::seconds timeout) {
+  if (timeout.count() == 0) return;
+  const auto seconds = static_cast<int>(std::min<std::int64_t>(timeout.count(), 32767));
+  constexpr int questions = 4;
+  const int interval = std::max(1, seconds / (2 * questions));
+  set(descriptor, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(descriptor, IPPROTO_TCP, TCP_KEEPIDLE, std::max(1, seconds - questions * interval));
+  set(descriptor, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+  set(descriptor, IPPROTO_TCP, TCP_KEEPCNT, questions);
+  set(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<unsigned>(seconds) * 1000);
 }
 
 class SocketStream final : public Stream {
  public:
-  using Socket = asio::generic::stream_protocol::socket;
+  using Protocol = asio::generic::stream_protocol;
+  using Socket = Protocol::socket;
 
-  SocketStream(Socket socket, std::string peer)
-      : socket_(std::move(socket)), peer_(std::move(peer)) {}
+  SocketStream(Socket socket, int family, Peer peer)
+      : socket_(std::move(socket)),
+        family_(family),
+        peer_(std::move(peer.text)),
+        origin_(std::move(peer.origin)),
+        local_(peer.is_local) {}
+  ~SocketStream() override { drop_released(); }
 
   Result<std::size_t> read_now(std::span<std::byte> out) override {
     if (out.empty()) return 0;
@@ -99,22 +94,49 @@ class SocketStream final : public Stream {
   Task<> writable() override { return wait(Socket::wait_write); }
 
   void close() override {
-    if (!socket_.is_open()) return;
+    drop_released();
+    if (!is_open()) return;
     asio::error_code ignored;
-    socket_.shutdown(Socket::shutdown_both, ignored);
-    socket_.close(ignored);  // whoever waits is woken with operation_aborted
+    socket_->shutdown(Socket::shutdown_both, ignored);
+    socket_->close(ignored);  // whoever waits is woken with operation_aborted
+  }
+
+  void release() override {
+    if (!is_open()) return;
+    asio::error_code problem;
+    released_ = socket_->release(problem);
+    if (problem) released_ = -1;
+    socket_.reset();
+  }
+  Result<> assign(const asio::any_io_executor& executor) override {
+    if (released_ < 0) return failure(Errc::connection_lost, peer_ + ": the stream is closed");
+    asio::error_code problem;
+    socket_.emplace(executor);
+    socket_->assign(Protocol(family_, 0), released_, problem);
+    if (problem) {
+      drop_released();
+      return lost(problem.value());
+    }
+    released_ = -1;
+    return ok;
   }
 
   std::string peer() const override { return peer_; }
+  std::string origin() const override { return origin_; }
+  bool is_local() const override { return local_; }
 
  private:
+  bool is_open() const { return socket_ && socket_->is_open(); }
   // -1 after close(): then each call fails with EBADF.
-  int descriptor() { return socket_.is_open() ? socket_.native_handle() : -1; }
+  int descriptor() { return is_open() ? socket_->native_handle() : -1; }
+  void drop_released() {
+    if (released_ >= 0) ::close(std::exchange(released_, -1));
+  }
 
   Task<> wait(Socket::wait_type what) {
-    if (!socket_.is_open()) co_return failure(Errc::canceled, peer_ + ": the stream is closed");
+    if (!is_open()) co_return failure(Errc::canceled, peer_ + ": the stream is closed");
     asio::error_code problem;
-    co_await socket_.async_wait(what, asio::redirect_error(asio::use_awaitable, problem));
+    co_await socket_->async_wait(what, asio::redirect_error(asio::use_awaitable, problem));
     if (problem == asio::error::operation_aborted) {
       co_return failure(Errc::canceled, peer_ + ": the stream is closed");
     }
@@ -127,14 +149,18 @@ class SocketStream final : public Stream {
     return failure(Errc::connection_lost, error_from_errno(number, peer_).message);
   }
 
-  Socket socket_;
+  std::optional<Socket> socket_;  // none between release() and assign()
+  int released_ = -1;             // the descriptor meanwhile
+  const int family_;
   const std::string peer_;
+  const std::string origin_;
+  const bool local_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& executor,
-                                              int descriptor) {
+Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& executor, int descriptor,
+                                              std::chrono::seconds peer_timeout) {
   sockaddr_storage remote{};
   socklen_t length = sizeof remote;
   asio::error_code problem;
@@ -154,10 +180,9 @@ Result<std::unique_ptr<Stream>> socket_stream(const asio::any_io_executor& execu
     set_buffer(descriptor, SO_RCVBUFFORCE, SO_RCVBUF);
   } else {
     set(descriptor, IPPROTO_TCP, TCP_NODELAY, 1);
-    set(descriptor, SOL_SOCKET, SO_KEEPALIVE, 1);
+    notice_vanished(descriptor, peer_timeout);
   }
-  std::string peer = peer_of(descriptor, remote);
-  return std::make_unique<SocketStream>(std::move(socket), std::move(peer));
+  return std::make_unique<SocketStream>(std::move(socket), remote.ss_family, peer_of(descriptor));
 }
 
 }  // namespace app

@@ -1,17 +1,22 @@
 #include "src/worker.h"
 
+#include <pthread.h>
+
 #include <cassert>
-#include <optional>
 
 namespace app {
 
-Result<std::unique_ptr<Worker>> Worker::create(Log& log, EngineKind engine) {
+Result<std::unique_ptr<Worker>> Worker::create(Log& log, EngineKind engine, MemoryAccount* memory) {
   std::unique_ptr<Worker> worker(new Worker());
+  if (memory != nullptr) worker->memory_.emplace(*memory, worker->context_.get_executor());
   TRY(worker->engine_, make_engine(engine, worker->context_));
   worker->home_ = std::make_unique<Home>(worker->context_.get_executor(), worker->clock_,
-                                         *worker->engine_, worker->buffers_, log);
+                                         *worker->engine_, worker->buffers_, log,
+                                         memory == nullptr ? nullptr : &*worker->memory_);
   return worker;
 }
+
+Worker::~Worker() { assert(!thread_.joinable()); }
 
 Result<int> Worker::run(Task<int> main) {
   std::optional<Result<int>> result;
@@ -24,6 +29,18 @@ Result<int> Worker::run(Task<int> main) {
   context_.run();  // ends when there is nothing left to do: never under a call of the kernel's
   assert(result && "main ends: whatever it waits for is work of this loop");
   return std::move(*result);
+}
+
+void Worker::start(const std::string& name) {
+  running_.emplace(context_.get_executor());
+  thread_ = std::thread([this] { context_.run(); });
+  ::pthread_setname_np(thread_.native_handle(), name.c_str());
+}
+
+void Worker::stop() {
+  if (!thread_.joinable()) return;
+  running_.reset();
+  thread_.join();
 }
 
 }  // namespace app

@@ -20,7 +20,8 @@ ROOMS = [
     ("src/", ["graph/base/", "graph/", "graph/protocol/", "graph/filter/", "graph/job/", "formats/", "nbd/", "src/"]),
 ]
 # library -> how its headers begin
-LIBRARIES = {"spdlog": ("spdlog/", "fmt/"), "liburing": ("liburing",), "toml++": ("toml++/",), "CLI11": ("CLI/",)}
+LIBRARIES = {"spdlog": ("spdlog/",), "liburing": ("liburing",), "toml++": ("toml++/",), "CLI11": ("CLI/",),
+             "nlohmann-json": ("nlohmann/",), "libsystemd": ("systemd/",)}
 # not in graph/, nbd/, formats/, but for what graph/base/ implements with them
 UNSIMULATED = re.compile(
     r"std::(?:recursive_|shared_|timed_)?mutex|std::(?:j?thread|condition_variable)|"

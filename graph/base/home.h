@@ -7,6 +7,7 @@
 #include "graph/base/clock.h"
 #include "graph/base/engine.h"
 #include "graph/base/log.h"
+#include "graph/base/memory_account.h"
 
 // Lifetime: everything named here outlives each node, view and connection of the worker.
 struct Home {
@@ -15,4 +16,5 @@ struct Home {
   Engine& engine;
   BufferPool& buffers;
   Log& log;
+  MemoryBranch* memory = nullptr;  // none: requests are limited per connection only
 };

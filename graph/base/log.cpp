@@ -3,7 +3,10 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <chrono>
 #include <cstddef>
+
+#include "graph/base/log_json.h"
 
 namespace {
 
@@ -23,19 +26,28 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
 
 class StderrLog final : public Log {
  public:
-  explicit StderrLog(LogLevel least)
-      : logger_("gantry", std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
+  StderrLog(LogLevel least, LogFormat format)
+      : format_(format), logger_("gantry", std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
     logger_.set_level(to_spdlog(least));
-    logger_.set_pattern("%Y-%m-%dT%H:%M:%S.%e %l: %v");
+    logger_.set_pattern(format == LogFormat::json ? "%v" : "%Y-%m-%dT%H:%M:%S.%e %l: %v");
     logger_.flush_on(spdlog::level::debug);
   }
-  void write(LogLevel level, std::string_view text) override {
-    logger_.log(to_spdlog(level), "{}", text);
-  }
   bool enabled(LogLevel level) const override { return logger_.should_log(to_spdlog(level)); }
+  void set_level(LogLevel least) override { logger_.set_level(to_spdlog(least)); }
 
  private:
-  spdlog::logger logger_;
+  void put(LogLevel level, std::string_view text, const LogFields& about) override {
+    if (!enabled(level)) return;
+    if (format_ == LogFormat::text) {
+      logger_.log(to_spdlog(level), "{}", text);
+    } else {
+      logger_.log(to_spdlog(level), "{}",
+                  json_line(std::chrono::system_clock::now(), level, text, about));
+    }
+  }
+
+  const LogFormat format_;
+  spdlog::logger logger_;  // takes its own lock around each line
 };
 
 // The length of the well-formed UTF-8 sequence at the front of `text`, 0 when there is none.
@@ -66,7 +78,9 @@ std::size_t utf8_sequence(std::string_view text) {
 
 }  // namespace
 
-std::unique_ptr<Log> stderr_log(LogLevel least) { return std::make_unique<StderrLog>(least); }
+std::unique_ptr<Log> stderr_log(LogLevel least, LogFormat format) {
+  return std::make_unique<StderrLog>(least, format);
+}
 
 bool is_utf8(std::string_view text) {
   while (!text.empty()) {

@@ -33,6 +33,8 @@ bool kind_fits(Kind kind, const OptionValue& value) {
     case Kind::node:
       return text || value.table() != nullptr;
     case Kind::list:
+    case Kind::words:
+    case Kind::tables:
       return holds(std::type_identity<OptionList>{});
   }
   return false;
@@ -58,6 +60,10 @@ std::string_view wanted(Kind kind) {
       return "the name of a node, or a table that describes one";
     case Kind::list:
       return "a list";
+    case Kind::words:
+      return "a list of strings";
+    case Kind::tables:
+      return "a list of tables";
   }
   return "";
 }
@@ -90,6 +96,37 @@ Result<std::uint64_t> duration_of_value(const OptionValue& value) {
   return parse_duration_ns(*value.text());
 }
 
+Result<> check_choice(const OptionSpec& spec, const std::string& chosen) {
+  const auto choices = split_choices(spec.choices);
+  if (std::ranges::find(choices, chosen) != choices.end()) return ok;
+  std::string all;
+  for (const auto& choice : choices) all += (all.empty() ? "" : ", ") + choice;
+  return failure(Errc::invalid_argument, quoted(chosen) + " is none of " + all);
+}
+
+Result<> check_elements(std::string_view key, const OptionSpec& spec, const OptionList& list) {
+  for (const OptionValue& element : list) {
+    const auto refuse = [&](const std::string& why) {
+      return std::unexpected(
+          at_position(element.position, Error(Errc::invalid_argument, quoted(key) + ": " + why)));
+    };
+    const bool fits =
+        spec.kind == Kind::words ? element.text() != nullptr : element.table() != nullptr;
+    if (!fits) {
+      return refuse("expected " + std::string(wanted(spec.kind)) + ", and this is " +
+                    std::string(element.kind_name()));
+    }
+    if (spec.kind == Kind::words) {
+      if (auto chosen = check_choice(spec, *element.text()); !chosen) {
+        return refuse(chosen.error().message);
+      }
+    } else if (auto inner = check_options(*element.table(), spec.each->keys); !inner) {
+      return inner;
+    }
+  }
+  return ok;
+}
+
 Result<> check_value(std::string_view key, const OptionSpec& spec, const OptionValue& value) {
   const auto refuse = [&](std::string_view why) {
     return std::unexpected(at_position(
@@ -107,12 +144,12 @@ Result<> check_value(std::string_view key, const OptionSpec& spec, const OptionV
   }
   if (spec.kind == Kind::path && value.text()->empty()) return refuse("the file name is empty");
   if (spec.kind == Kind::choice) {
-    const auto choices = split_choices(spec.choices);
-    if (std::ranges::find(choices, *value.text()) == choices.end()) {
-      std::string all;
-      for (const auto& choice : choices) all += (all.empty() ? "" : ", ") + choice;
-      return refuse(quoted(*value.text()) + " is none of " + all);
+    if (auto chosen = check_choice(spec, *value.text()); !chosen) {
+      return refuse(chosen.error().message);
     }
+  }
+  if (spec.kind == Kind::words || spec.kind == Kind::tables) {
+    return check_elements(key, spec, std::get<OptionList>(value.data));
   }
   return ok;
 }
@@ -276,6 +313,24 @@ std::string OptionReader::path(std::string_view key) const {
   std::string name = text(key);
   if (name.empty() || name.front() == '/' || options_.directory().empty()) return name;
   return options_.directory() + "/" + name;
+}
+
+std::vector<std::string> OptionReader::words(std::string_view key) const {
+  std::vector<std::string> result;
+  const auto* value = options_.find(key);
+  if (value == nullptr) return result;
+  for (const OptionValue& word : std::get<OptionList>(value->data)) result.push_back(*word.text());
+  return result;
+}
+
+std::vector<OptionReader> OptionReader::tables(std::string_view key) const {
+  std::vector<OptionReader> result;
+  const auto* value = options_.find(key);
+  if (value == nullptr) return result;
+  for (const OptionValue& element : std::get<OptionList>(value->data)) {
+    result.emplace_back(*element.table(), spec(key).each->keys);
+  }
+  return result;
 }
 
 const Position& OptionReader::position(std::string_view key) const {

@@ -73,7 +73,11 @@ enum class Kind : std::uint8_t {
   choice,  // one of `choices`, "a|b|c"
   node,    // the name of a node, or a table that describes one
   list,    // of whatever the reader of the key says
+  words,   // a list of some of `choices`
+  tables,  // a list of tables, each with the keys of `each`
 };
+
+struct OptionTable;
 
 // One key that a table may have. The defaults are text, as a person would write them; "" is no
 // default.
@@ -83,6 +87,10 @@ struct OptionSpec {
   std::string_view fallback;
   std::string_view help;
   std::string_view choices = {};
+  const OptionTable* each = nullptr;
+};
+struct OptionTable {
+  std::span<const OptionSpec> keys;
 };
 
 // Checks that every key of `options` is in one of `known`, and that the value has its kind.
@@ -104,6 +112,9 @@ class OptionReader {
   std::uint64_t duration_ns(std::string_view key) const;
   std::string text(std::string_view key) const;  // also of choices
   std::string path(std::string_view key) const;  // resolved against the folder
+  std::vector<std::string> words(std::string_view key) const;
+  // One reader for each table in the list. Lifetime: a view into the options.
+  std::vector<OptionReader> tables(std::string_view key) const;
   // The position of the key, or of the table when the key is absent.
   const Position& position(std::string_view key) const;
   const Options& options() const { return options_; }

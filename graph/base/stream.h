@@ -30,6 +30,15 @@ class Stream {
   virtual void close() = 0;
   // Who is at the other end, for the log.
   virtual std::string peer() const = 0;
+  // Whom to count together: the host or user at the other end. Local: on this machine.
+  virtual std::string origin() const { return ""; }
+  virtual bool is_local() const { return true; }
+
+  // To another event loop: release() where it lives, then assign() where it goes; nothing else in
+  // between but destruction. Requires: nobody waits on it.
+  // Errors: what the event loop says when it can't watch it; then it is closed.
+  virtual void release() {}
+  virtual Result<> assign(const asio::any_io_executor&) { return ok; }
 };
 
 // Reads exactly out.size() bytes.

@@ -4,7 +4,9 @@
 
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
+#include <asio/co_spawn.hpp>
 #include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
 
 #include "graph/base/error.h"
 #include "graph/base/gate.h"
@@ -27,3 +29,16 @@ void spawn(const asio::any_io_executor& executor, Gate::Pass pass, asio::awaitab
 // Lets everything else that is ready run first, so that a long piece of work which never waits
 // starves nobody.
 asio::awaitable<void> yield();
+
+// Runs `work` on `executor`, which may be another thread's, and comes back with what it says.
+// Lifetime: the executor runs until `work` has ended.
+template <class T>
+Task<T> run_on(asio::any_io_executor executor, Task<T> work) {
+  // the parameter lives in the frame, unlike a capture
+  const auto root = [](Task<T> inner) -> Task<T> {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_return co_await std::move(inner);
+  };
+  Task<T> task = root(std::move(work));
+  co_return co_await asio::co_spawn(executor, std::move(task), asio::use_awaitable);
+}

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
+#include "graph/protocol/protocol.h"
 #include "tests/support/graph_fixture.h"
 
 namespace {
@@ -251,6 +254,63 @@ TEST_F(Drain, D4_ViewsOfWhatIsBelowGoOn) {
 
   EXPECT_OK(read(below, {0, 1}));
   section.held->end();
+}
+
+Task<> drain_once(graph::Node& node) {
+  const DrainedSection section = co_await DrainedSection::begin(node);
+  co_return ok;
+}
+
+// What another graph of the same worker may be asked meanwhile.
+Task<> live(graph::Graph& graph) {
+  Options options;
+  options.set("driver", OptionValue{std::string("memory"), {}});
+  CO_TRY(auto node, co_await graph.add("disk", options));
+  Options over;
+  over.set("driver", OptionValue{std::string("pass"), {}});
+  over.set("file", OptionValue{std::string("disk"), {}});
+  CO_TRY(auto filter, co_await graph.add("filter", over));
+  ViewOptions wanted("export 'other'");
+  wanted.access.taken = graph::Permission::consistent_read | graph::Permission::write;
+  CO_TRY(auto view, co_await graph.attach(node, wanted));
+  const std::string text = "text";
+  const ConstBuffers data(bytes_of(std::string_view(text)));
+  CO_CHECK(co_await view->write(0, data));
+  CO_CHECK(co_await graph.insert_filter(filter, node));
+  CO_CHECK(co_await view->flush());
+  CO_CHECK(co_await graph.bypass_filter(filter));
+  CO_CHECK(co_await graph.detach(std::move(view)));
+  filter.reset();
+  node.reset();
+  co_return co_await graph.close();
+}
+
+TEST_F(Drain, D4_ADrainThatIsHeldUpStallsNoOtherGraphOfTheWorker) {
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    test::Bench bench(seed);
+    test::Disk& stuck = bench.disk("stuck", 512);
+    test::Pass& spare = bench.filter("spare", stuck);
+    test::View& view = bench.writer(stuck);
+    stuck.script.hold("write");
+    constexpr std::array drivers{&graph::memory_driver, &test::pass_driver};
+    graph::Graph other(bench.world.home, drivers);
+
+    const auto writing = bench.start_write(view, 0, "x");
+    bench.settle();
+
+    // a drain and a change that wants one, both held up by the request
+    const auto draining = bench.start(drain_once(stuck));
+    const auto changing =
+        bench.start(bench.graph.insert_filter(bench.shared(spare), bench.shared(stuck)));
+    const auto living = bench.start(live(other));
+    bench.settle();
+
+    EXPECT_TRUE(living->succeeded()) << "seed " << seed;
+    EXPECT_FALSE(writing->done() || draining->done() || changing->done()) << "seed " << seed;
+    stuck.script.release();
+    bench.settle();
+    ASSERT_TRUE(writing->succeeded() && draining->succeeded() && changing->succeeded());
+  }
 }
 
 Task<> drain_often(graph::Node& node, sim::World& world, unsigned times) {

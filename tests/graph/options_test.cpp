@@ -16,6 +16,11 @@ OptionValue at(std::uint32_t line, OptionValue value) {
 OptionValue text(std::string value) { return {std::move(value), {}}; }
 OptionValue number(std::int64_t value) { return {value, {}}; }
 
+constexpr std::array rule_specs{
+    OptionSpec{"event", Kind::text, "start", ""},
+    OptionSpec{"count", Kind::integer, "7", ""},
+};
+constexpr OptionTable rule_keys{rule_specs};
 constexpr std::array specs{
     OptionSpec{"size", Kind::bytes, "1G", ""},
     OptionSpec{"wait", Kind::duration, "10s", ""},
@@ -26,6 +31,8 @@ constexpr std::array specs{
     OptionSpec{"mode", Kind::choice, "fast", "", "fast|slow"},
     OptionSpec{"child", Kind::node, "", ""},
     OptionSpec{"list", Kind::list, "", ""},
+    OptionSpec{"words", Kind::words, "", "", "red|green"},
+    OptionSpec{"rules", Kind::tables, "", "", {}, &rule_keys},
     OptionSpec{"cache.direct", Kind::boolean, "false", ""},
     OptionSpec{"cache.size", Kind::bytes, "0", ""},
 };
@@ -97,6 +104,52 @@ TEST(Options, AValueOfTheWrongKindIsRefusedAtItsPlace) {
   EXPECT_THAT(refusal("child", number(1)), HasSubstr("the name of a node"));
   EXPECT_THAT(refusal("on", text("yes")), HasSubstr("expected true or false, not a string"));
   EXPECT_EQ(refusal("count", number(-1)), "(good)");
+}
+
+OptionValue rule(std::string key, OptionValue value) {
+  auto table = std::make_shared<Options>(Position{"disk.toml", 8, 1});
+  table->set(std::move(key), at(9, std::move(value)));
+  return at(8, {table, {}});
+}
+
+TEST(Options, AListOfTablesIsCheckedTableByTable) {
+  EXPECT_EQ(refusal("rules", {OptionList{rule("event", text("a")), rule("count", number(1))}, {}}),
+            "(good)");
+  EXPECT_EQ(refusal("rules", {OptionList{rule("event", text("a")), rule("cuont", number(1))}, {}}),
+            "disk.toml:9:3: unknown key 'cuont', did you mean 'count'?");
+  EXPECT_EQ(refusal("rules", {OptionList{rule("event", number(1))}, {}}),
+            "disk.toml:9:3: 'event': expected a string, not an integer");
+  EXPECT_EQ(refusal("rules", {OptionList{at(9, number(1))}, {}}),
+            "disk.toml:9:3: 'rules': expected a list of tables, and this is an integer");
+  EXPECT_EQ(refusal("rules", rule("event", text("a"))),
+            "disk.toml:7:3: 'rules': expected a list of tables, not a table");
+}
+
+TEST(Options, AListOfWordsHoldsOnlyThoseThatAreKnown) {
+  EXPECT_EQ(refusal("words", {OptionList{at(9, text("red")), at(9, text("green"))}, {}}), "(good)");
+  EXPECT_EQ(refusal("words", {OptionList{at(9, text("red")), at(9, text("blue"))}, {}}),
+            "disk.toml:9:3: 'words': 'blue' is none of red, green");
+  EXPECT_EQ(refusal("words", {OptionList{at(9, number(1))}, {}}),
+            "disk.toml:9:3: 'words': expected a list of strings, and this is an integer");
+  EXPECT_THAT(refusal("words", text("red")), HasSubstr("expected a list of strings"));
+}
+
+TEST(Options, ListsAreRead) {
+  Options options;
+  EXPECT_TRUE(OptionReader(options, specs).tables("rules").empty());
+  EXPECT_TRUE(OptionReader(options, specs).words("words").empty());
+  options.set("rules", {OptionList{rule("event", text("a")), rule("count", number(1))}, {}});
+  options.set("words", {OptionList{text("red"), text("green")}, {}});
+  const OptionReader reader(options, specs);
+
+  const std::vector<OptionReader> rules = reader.tables("rules");
+  ASSERT_EQ(rules.size(), 2U);
+  EXPECT_EQ(rules[0].text("event"), "a");
+  EXPECT_EQ(rules[0].integer("count"), 7);
+  EXPECT_EQ(rules[1].text("event"), "start");
+  EXPECT_EQ(rules[1].integer("count"), 1);
+  EXPECT_EQ(rules[1].position("event").line, 8U);
+  EXPECT_EQ(reader.words("words"), (std::vector<std::string>{"red", "green"}));
 }
 
 TEST(Options, TheDefaultStandsWhereAKeyIsAbsent) {

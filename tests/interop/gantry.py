@@ -146,13 +146,18 @@ def export(image, *options, listen=(), launcher=()):
 
 def serve(folder, exports, listen=("unix:sock", "tcp:127.0.0.1:0")):
     """Serves several raw images of the folder: {export name: (file name, further lines of TOML)}."""
-    toml = f'[server]\nlisten = {list(listen)}\nio-engine = "{ENGINE}"\n'
+    toml = ""
     for number, (name, (filename, lines)) in enumerate(exports.items()):
         toml += (f'[nodes.file{number}]\ndriver = "file"\nfilename = "{filename}"\n'
                  f'[nodes.disk{number}]\ndriver = "raw"\nfile = "file{number}"\n'
                  f'[exports."{name}"]\nnode = "disk{number}"\n{lines}\n')
+    return serve_toml(folder, toml, listen)
+
+
+def serve_toml(folder, toml, listen=("unix:sock",)):
+    """Serves what a configuration without [server] says."""
     config = folder / "gantry.toml"
-    config.write_text(toml)
+    config.write_text(f'[server]\nlisten = {list(listen)}\nio-engine = "{ENGINE}"\n{toml}')
     return Server(["serve", config], len(listen), folder)
 
 

@@ -87,6 +87,7 @@ class FileExport {
     auto item = nbd::Export::create(name, "", *std::move(view));
     EXPECT_OK(item);
     EXPECT_OK(host.server.add(*std::move(item)));
+    host.take_effect();
   }
   FailingEngine& engine() { return *engine_; }
   // Errors: the last flush, or what closing says.

@@ -144,12 +144,12 @@ TEST(Protocol, S18_IdleClientsThatNeverNegotiateKeepNobodyOut) {
   EXPECT_TRUE(early.does(cmd::flush, 0, 0).good());
   EXPECT_TRUE(late.does(cmd::flush, 0, 0).good());
   host.world.scheduler.settle();
-  EXPECT_LE(host.server.connections(), 2U + host.server.options().handshaking_max);
+  EXPECT_LE(host.connections(), 2U + host.lobby.options().guests_max);
 }
 
 TEST(Protocol, S18_AttachedClientsAreNotDrivenOutByNewOnes) {
   HostOptions options;
-  options.server.connections_max = 10;
+  options.lobby.clients_max = 10;
   NbdHost host(options);
   for (int i = 0; i < 10; ++i) host.attached();
 

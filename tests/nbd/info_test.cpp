@@ -164,10 +164,10 @@ TEST(Protocol, S57_TheEmptyNameIsTheDefaultExport) {
 
 TEST(Protocol, S57_WithoutADefaultExportTheEmptyNameIsUnknown) {
   sim::World world(1);
-  nbd::Server server(world.home, nbd::ServerOptions{});
+  nbd::Lobby lobby(world.home, nbd::LobbyOptions{}, {});
   sim::StreamPair pair = sim::stream_pair(world.scheduler, sim::Line{});
   WireClient client(world.scheduler, std::move(pair.client));
-  server.serve(std::move(pair.server));
+  lobby.receive(std::move(pair.server));
   client.greets();
 
   EXPECT_EQ(client.goes("").end(), rep::err_unknown);

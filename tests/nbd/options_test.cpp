@@ -336,10 +336,10 @@ TEST(Protocol, S40_ListShowsEveryExportAndThenAcks) {
 
 TEST(Protocol, S40_WithoutExportsListIsJustAnAck) {
   sim::World world(1);
-  nbd::Server server(world.home, nbd::ServerOptions{});
+  nbd::Lobby lobby(world.home, nbd::LobbyOptions{}, {});
   sim::StreamPair pair = sim::stream_pair(world.scheduler, sim::Line{});
   WireClient client(world.scheduler, std::move(pair.client));
-  server.serve(std::move(pair.server));
+  lobby.receive(std::move(pair.server));
   client.greets();
 
   const OptionAnswer answer = client.lists();
@@ -365,7 +365,7 @@ TEST(Protocol, S41_AListedExportIsNameLengthNameDescription) {
 
 TEST(Protocol, S42_ListingCanBeForbidden) {
   HostOptions options;
-  options.server.listing = nbd::Listing::forbidden;
+  options.lobby.listing = nbd::Listing::forbidden;
   NbdHost host(options);
   WireClient& client = greeted(host);
 
@@ -384,6 +384,7 @@ TEST(Protocol, S45_AVeryLongListIsSentInPiecesWhileOthersAreServed) {
     name.resize(4096, 'n');
     ASSERT_TRUE(host.server.add(*nbd::Export::create(name, "", nullptr)));
   }
+  host.take_effect();
   sim::Line narrow;
   narrow.to_client_max = 256 * KiB;
   WireClient& lister = host.client(narrow);

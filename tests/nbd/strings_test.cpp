@@ -63,6 +63,7 @@ TEST(Protocol, S3_ANameOf4096BytesCanBeServed) {
   graph::ViewOptions options("a long one");
   auto second = host.world.run(host.graph.attach(host.graph.find(view.node().name()), options));
   ASSERT_TRUE(server.add(*nbd::Export::create(name, std::string(4096, 'd'), *std::move(second))));
+  host.take_effect();
 
   const OptionAnswer answer = [&] {
     WireClient& client = host.client();

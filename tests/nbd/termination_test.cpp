@@ -71,7 +71,7 @@ TEST(Protocol, S176_IdleClientsDoNotDelayTheEnd) {
   for (int i = 0; i < 20; ++i) host.client();
 
   host.begin_stop();
-  host.world.scheduler.pass(milliseconds(100));
+  host.world.scheduler.pass(milliseconds(200));
 
   EXPECT_TRUE(host.stopped());
   EXPECT_THAT(host.world.log.warnings, IsEmpty());

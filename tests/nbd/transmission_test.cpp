@@ -387,7 +387,7 @@ TEST(Protocol, S119_WhoLeavesWithoutDisconnectIsNoError) {
 
     client.leaves();
     host.world.scheduler.settle();
-    EXPECT_EQ(host.server.connections(), 1U);  // its write is under way
+    EXPECT_EQ(host.connections(), 1U);  // its write is under way
     host.probe("disk").release();
 
     EXPECT_TRUE(host.nobody_is_left());

@@ -13,7 +13,7 @@ TEST(Dot, ShowsNodesEdgesRightsAndExports) {
       "[exports.e]\nnode = 'd'\nwritable = true\n");
   ASSERT_EQ(small.open(), "");
 
-  const std::string dot = to_dot(small.site.graph(), small.site.server().exports());
+  const std::string dot = to_dot(small.site.cells());
 
   EXPECT_NE(dot.find("digraph gantry {\n"), std::string::npos);
   EXPECT_NE(dot.find("  \"export e\" [shape=cds, label=\"export 'e'\\n64K, writable\"];\n"),
@@ -33,7 +33,7 @@ TEST(Dot, EscapesWhatAnExportIsCalled) {
   SmallSite small("[nodes.m]\ndriver = 'memory'\n[exports.\"a\\\"b\\\\c\\nd\"]\nnode = 'm'\n");
   ASSERT_EQ(small.open(), "");
 
-  const std::string dot = to_dot(small.site.graph(), small.site.server().exports());
+  const std::string dot = to_dot(small.site.cells());
 
   EXPECT_NE(dot.find("\"export a\\\"b\\\\c\\\\x0ad\" -> \"node m\""), std::string::npos) << dot;
   EXPECT_EQ(small.close(), "");
@@ -45,7 +45,7 @@ TEST(Text, ShowsNodesParentsFirst) {
       "[exports.e]\nnode = 'd'\noffset = 512\n");
   ASSERT_EQ(small.open(), "");
 
-  const std::string text = to_text(small.site.graph(), small.site.server().exports());
+  const std::string text = to_text(small.site.cells());
 
   const std::string all = "consistent read, write, write unchanged, resize";
   EXPECT_EQ(text,

@@ -172,7 +172,7 @@ BAD = {
                        r"a\.toml:2:1: unknown key 'log-lvel', did you mean 'log-level'\?"),
     "an unknown key of a driver": (disk("'unix:s'").replace("filename", "filenam"),
                                    r"a\.toml:5:1: unknown key 'filenam', did you mean 'filename'\?"),
-    "a wrong type": (disk("7"), r"a\.toml:2:1: 'listen': expected a string or a list of strings, not an integer"),
+    "a wrong type": (disk("7"), r"a\.toml:2:1: 'listen': expected a string, a table or a list of them, not an integer"),
     "a missing node": (disk("'unix:s'").replace('file = "file"', 'file = "fil"'),
                        r"a\.toml:8:1: disk: there is no node 'fil', did you mean 'file'\?"),
     "a cycle": (disk("'unix:s'").replace('file = "file"', 'file = "disk"'),
@@ -372,16 +372,20 @@ def exporting(tap):
 
 
 def tables_of_help():
-    """What `serve --help` says of each table: [(driver or table, [(key, default)])]."""
-    tables, keys = [], None
+    """What `serve --help` says: [(driver or table, [(key, default)])], and the keys of tables in lists,
+    [(list, key, default)]."""
+    tables, inner, keys, outer = [], [], None, None
     for line in gantry("serve", "--help").stdout.splitlines():
-        title = re.match(r'\[(server|exports)|\[nodes\.NAME\], (whatever)|driver = "(.*?)":', line)
+        title = re.match(r'\[(server|exports)|(listen) = |\[nodes\.NAME\], (whatever)|driver = "(.*?)":', line)
         if title:
             keys = []
-            tables.append((title[1] or title[3] or "common", keys))
+            tables.append((title[1] or title[2] or title[4] or "common", keys))
         elif keys is not None and (key := re.match(r"  ([a-z][\w.-]*)(?: = (\S+))?  ", line)):
             keys.append((key[1], key[2] or ""))
-    return tables
+            outer = key[1]
+        elif keys is not None and (key := re.match(r"    ([a-z]\w*)(?: = (\S+))?  ", line)):
+            inner.append((outer, key[1], key[2] or ""))  # of each table in a list
+    return tables, inner
 
 
 def shipped_configurations(tap):
@@ -391,13 +395,15 @@ def shipped_configurations(tap):
     def belongs(section, table):
         if table == "common":
             return 'driver = "file"' in section
+        if table == "listen":
+            return section.startswith("[server")
         if table in ("server", "exports"):
             return section.startswith(f"[{table}")
         return f'driver = "{table}"' in section
 
     with tap.fact("serve --help lists tables and drivers"):
-        tables = tables_of_help()
-        expect("tables", {name for name, _ in tables} >= {"server", "exports", "common", "file", "raw", "memory",
+        tables, inner = tables_of_help()
+        expect("tables", {name for name, _ in tables} >= {"server", "listen", "exports", "common", "file", "raw", "memory",
                                                           "null-co"}, True)
     for table, keys in tables:
         with tap.fact(f"everything.toml shows every key of '{table}' with its default"):
@@ -407,6 +413,11 @@ def shipped_configurations(tap):
                 lines = re.findall(rf"^(?:# )?{re.escape(key)} = .*$", there, re.M)
                 assert lines, f"{key} is not there"
                 assert default in ("", "-") or any(default in line for line in lines), f"{key}: {default}"
+    with tap.fact("everything.toml shows every key of tables in lists with its default"):
+        expect("lists", {outer for outer, _, _ in inner} >= {"inject-error", "set-state"}, True)
+        for outer, key, default in inner:
+            lines = re.findall(rf"^# {re.escape(outer)} = \[.*\b{re.escape(key)} = ([^,}}]*?)[ ,].*$", text, re.M)
+            assert any(default in ("", value) for value in lines), f"{outer}.{key}: {default}, {lines}"
     with tap.fact("everything.toml sets no key to anything but its default, names and sizes of files apart"):
         config = tomllib.loads(text)
         defaults = {table: dict(keys) for table, keys in tables}

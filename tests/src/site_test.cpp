@@ -53,7 +53,7 @@ TEST(Site, FlushesWhatIsWritableBeforeItCloses) {
     // a byte that no client has flushed
     const std::array<std::byte, 1> byte{};
     const ConstBuffers data{std::span(byte)};
-    ASSERT_TRUE(small.world.run(small.site.server().find("e")->view().write(0, data)));
+    ASSERT_TRUE(small.world.run(small.view("e").write(0, data)));
   }
   small.world.log.lines.clear();
 
@@ -71,7 +71,7 @@ TEST(Site, SaysWhichExportLostItsLastFlush) {
   ASSERT_EQ(small.open(), "");
   const std::array<std::byte, 1> byte{};
   const ConstBuffers data{std::span(byte)};
-  ASSERT_TRUE(small.world.run(small.site.server().find("bad")->view().write(0, data)));
+  ASSERT_TRUE(small.world.run(small.view("bad").write(0, data)));
 
   const std::string said = small.close();
 
@@ -88,7 +88,7 @@ TEST(Site, ClosesWhatItHasOpenedWhenTheRestFails) {
 
   EXPECT_EQ(said, "a.toml:5:1: b: can't open it");
   EXPECT_TRUE(small.was_logged("a: close"));
-  EXPECT_TRUE(small.site.graph().nodes().empty());
+  EXPECT_TRUE(small.site.cells().front()->graph().nodes().empty());
 }
 
 TEST(Site, GivesARefusedExportItsPlaceInTheFile) {
@@ -112,8 +112,8 @@ TEST(Site, ServesAWindowOfANode) {
       "[exports.part]\nnode = 'w'\nsize = '4K'\n");
   ASSERT_EQ(small.open(), "");
 
-  EXPECT_EQ(small.site.server().find("rest")->view().size(), 256 * KiB);
-  EXPECT_EQ(small.site.server().find("part")->view().size(), 4 * KiB);
+  EXPECT_EQ(small.view("rest").size(), 256 * KiB);
+  EXPECT_EQ(small.view("part").size(), 4 * KiB);
   EXPECT_EQ(small.close(), "");
 }
 

@@ -25,11 +25,17 @@ class SmallSite {
  public:
   // Requires: nothing is wrong with `text`.
   explicit SmallSite(std::string_view text)
-      : config(read(text)), world(1), site(world.home, config, drivers) {}
+      : config(read(text)), world(1), site(world.home, {&world.home}, config, drivers) {}
 
   // What is wrong, or "".
   std::string open() { return said(world.run(site.open())); }
   std::string close() { return said(world.run(site.close())); }
+  graph::BlockBackend& view(std::string_view name) {
+    for (const auto& cell : site.cells()) {
+      if (nbd::Export* item = cell->server().find(name)) return item->view();
+    }
+    std::abort();  // the test names what it has described
+  }
   bool was_logged(std::string_view line) const {
     return std::ranges::find(world.log.lines, line) != world.log.lines.end();
   }

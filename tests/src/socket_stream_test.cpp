@@ -128,8 +128,8 @@ TEST_F(Connected, SendsListsThatAreLongerThanTheSystemTakesAtOnce) {
 }
 
 TEST_F(Connected, SaysWhoIsAtTheOtherEnd) {
-  EXPECT_EQ(stream->peer(),
-            "unix pid " + std::to_string(::getpid()) + " uid " + std::to_string(::getuid()));
+  EXPECT_EQ(stream->peer(), "unix pid " + std::to_string(::getpid()) + " uid " +
+                                std::to_string(::getuid()) + " gid " + std::to_string(::getgid()));
 }
 
 // A connection over the loopback interface, in `accepted` and `connected`.

@@ -4,7 +4,9 @@
 #include <array>
 
 #include "formats/formats.h"
+#include "graph/filter/filter.h"
 #include "graph/protocol/protocol.h"
+#include "src/toml.h"
 
 namespace test {
 
@@ -18,8 +20,9 @@ using graph::ViewOptions;
 
 namespace {
 
-constexpr std::array drivers{&graph::memory_driver, &graph::null_co_driver, &formats::raw_driver,
-                             &pass_driver};
+constexpr std::array drivers{&graph::memory_driver,       &graph::null_co_driver,
+                             &formats::raw_driver,        &graph::blkdebug_driver,
+                             &graph::blklogwrites_driver, &pass_driver};
 
 }  // namespace
 
@@ -93,6 +96,20 @@ Node& Bench::add(std::string name,
   const auto added = run(graph.add(std::move(name), all));
   EXPECT_OK(added);
   kept_.push_back(*added);
+  return **added;
+}
+
+Result<Node*> Bench::try_add(std::string name, std::string_view toml) {
+  TRY(const Options options, app::parse_toml(toml, "a.toml"));
+  auto added = run(graph.add(std::move(name), options));
+  if (!added) return std::unexpected(std::move(added).error());
+  kept_.push_back(*added);
+  return added->get();
+}
+
+Node& Bench::add(std::string name, std::string_view toml) {
+  const auto added = try_add(std::move(name), toml);
+  EXPECT_OK(added);
   return **added;
 }
 

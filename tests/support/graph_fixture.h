@@ -56,6 +56,9 @@ class Bench {
                            graph::CommonOptions common);
   graph::Node& add(std::string name,
                    std::initializer_list<std::pair<const char*, std::string>> options);
+  // A node as a person would describe it, in the file "a.toml".
+  graph::Node& add(std::string name, std::string_view toml);
+  Result<graph::Node*> try_add(std::string name, std::string_view toml);
   std::shared_ptr<graph::Node> shared(const graph::Node& node) { return graph.find(node.name()); }
   // The limits of a disk changed.
   void refresh() { graph.refresh(); }

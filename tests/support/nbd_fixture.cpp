@@ -32,7 +32,8 @@ OptionValue text_value(std::string text) {
   return value;
 }
 
-asio::awaitable<void> stop(nbd::Server& server, bool& stopped) {
+asio::awaitable<void> stop(nbd::Lobby& lobby, nbd::Server& server, bool& stopped) {
+  co_await lobby.stop();
   co_await server.stop();
   stopped = true;
 }
@@ -134,6 +135,10 @@ NbdHost::NbdHost(HostOptions options)
     : world(options.seed),
       graph(world.home, drivers),
       server(world.home, options.server),
+      lobby(world.home, options.lobby,
+            [this](std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
+              server.attach(std::move(stream), std::move(session), std::move(ticket));
+            }),
       options_(options) {
   for (const std::string& name : options_.exports) {
     const bool large = name == "disk";
@@ -186,9 +191,15 @@ Probe& NbdHost::serve(std::string name, std::uint64_t size, bool writable,
   EXPECT_TRUE(item);
   const Result<> added = server.add(*std::move(item));
   EXPECT_TRUE(added);
+  lobby.publish(server.offers());
   auto& probe = dynamic_cast<Probe&>(**node);
   probes_.emplace(node_name, &probe);
   return probe;
+}
+
+void NbdHost::take_effect() {
+  graph.refresh();
+  lobby.publish(server.offers());
 }
 
 Probe& NbdHost::probe(std::string_view node) { return *probes_.find(node)->second; }
@@ -203,7 +214,7 @@ WireClient& NbdHost::client(const sim::Line& line) {
   sim::StreamPair pair =
       sim::stream_pair(world.scheduler, line, "#" + std::to_string(clients.size() + 1));
   clients.push_back(std::make_unique<WireClient>(world.scheduler, std::move(pair.client)));
-  server.serve(std::move(pair.server));
+  lobby.receive(std::move(pair.server));
   return *clients.back();
 }
 
@@ -252,13 +263,14 @@ std::string NbdHost::get(std::string_view node, Range range) {
 }
 
 void NbdHost::begin_stop() {
+  world.scheduler.settle();  // who has heard that it is attached has come to the server
   if (std::exchange(stop_begun_, true)) return;
-  spawn(world.home.executor, Gate::Pass(), stop(server, stopped_));
+  spawn(world.home.executor, Gate::Pass(), stop(lobby, server, stopped_));
 }
 
 bool NbdHost::nobody_is_left() {
   world.scheduler.settle();
-  return server.connections() == 0 && world.buffers.lent() == 0;
+  return connections() == 0 && lobby.clients() == 0 && world.buffers.lent() == 0;
 }
 
 std::vector<std::string> NbdHost::lines_with(std::string_view part) const {

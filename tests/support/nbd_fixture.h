@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "nbd/lobby.h"
 #include "nbd/server.h"
 #include "tests/support/wire_client.h"
 #include "tests/support/world.h"
@@ -59,6 +60,7 @@ class Probe final : public graph::Filter {
 struct HostOptions {
   std::uint64_t seed = 1;
   Segments segments = Segments::whole;
+  nbd::LobbyOptions lobby;
   nbd::ServerOptions server;
   std::vector<std::string> exports = {"disk", "ro", "", "block512", "block4096", "broken"};
   HostOptions() = default;
@@ -99,9 +101,12 @@ class NbdHost {
                std::string description = "");
   void put(std::string_view node, std::uint64_t offset, std::string data);
   std::string get(std::string_view node, Range range);
-  void take_effect() { graph.refresh(); }
+  void take_effect();
 
-  // Runs server.stop() beside everything else.
+  // Clients that are haggling, and those that are served.
+  std::size_t connections() const { return lobby.guests() + server.connections(); }
+
+  // Stops the lobby and the server beside everything else.
   void begin_stop();
   bool stopped() const { return stopped_; }
   // What is left of clients that went: true when nothing is.
@@ -112,6 +117,7 @@ class NbdHost {
   sim::World world;
   graph::Graph graph;
   nbd::Server server;
+  nbd::Lobby lobby;
   std::vector<std::unique_ptr<WireClient>> clients;
 
  private:

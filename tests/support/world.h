@@ -15,13 +15,16 @@ namespace sim {
 // Keeps what was logged, to be looked at.
 class MemoryLog final : public Log {
  public:
-  void write(LogLevel level, std::string_view text) override {
+  bool enabled(LogLevel) const override { return true; }
+  void set_level(LogLevel) override {}
+  std::vector<std::string> lines;
+  std::vector<std::string> warnings;
+
+ private:
+  void put(LogLevel level, std::string_view text, const LogFields&) override {
     lines.emplace_back(text);
     if (level == LogLevel::warning) warnings.emplace_back(text);
   }
-  bool enabled(LogLevel) const override { return true; }
-  std::vector<std::string> lines;
-  std::vector<std::string> warnings;
 };
 
 // Has no files.

@@ -1,0 +1,92 @@
+#include "src/cell.h"
+
+#include <cassert>
+
+namespace app {
+namespace {
+
+std::string user_of(const std::string& export_name) {
+  return "export '" + printable(export_name) + "'";
+}
+
+}  // namespace
+
+Cell::Cell(Home& home, Part part, nbd::ServerOptions options, Drivers drivers)
+    : part_(std::move(part)), graph_(home, drivers), server_(home, options) {}
+
+Task<> Cell::open() {
+  Result<> opened = co_await open_all();
+  if (!opened) (void)co_await close();  // the first failure is what people need to hear of
+  co_return opened;
+}
+
+Task<> Cell::open_all() {
+  for (const NodeConfig* node : part_.nodes) {
+    auto added = co_await graph_.add(node->name, *node->options);
+    if (!added) co_return std::unexpected(std::move(added).error());
+  }
+  for (const ExportConfig* wanted : part_.exports) CO_CHECK(co_await add_export(*wanted));
+  co_return ok;
+}
+
+Task<> Cell::add_export(const ExportConfig& wanted) {
+  const auto at = [&](const Position& where, Error error) {
+    return std::unexpected(at_position(where, std::move(error)));
+  };
+  std::shared_ptr<graph::Node> node = graph_.find(wanted.node);
+  assert(node && "read_config() refuses an export of an unknown node");
+  graph::ViewOptions options(user_of(wanted.name));
+  options.write_through = wanted.write_through;
+  if (wanted.writable) {
+    options.access.taken = graph::Permission::consistent_read | graph::Permission::write;
+  }
+  if (wanted.offset != 0 || wanted.size) {
+    const std::uint64_t end = node->size();
+    const std::uint64_t rest = end > wanted.offset ? end - wanted.offset : 0;
+    const Range window{wanted.offset, wanted.size.value_or(rest)};
+    if (!window.lies_within(end)) {
+      co_return at(wanted.window_position,
+                   Error(Errc::invalid_argument,
+                         options.user + ": " + std::to_string(window.length) + " bytes at " +
+                             std::to_string(window.offset) + " leave node '" + node->name() +
+                             "' of " + std::to_string(end) + " bytes"));
+    }
+    options.window = window;
+  }
+  auto view = co_await graph_.attach(std::move(node), std::move(options));
+  if (!view) co_return at(wanted.position, std::move(view).error());
+  auto made = nbd::Export::create(wanted.name, wanted.description, *std::move(view));
+  if (!made) co_return at(wanted.position, std::move(made).error());
+  Result<> added = server_.add(*std::move(made));
+  if (!added) co_return at(wanted.position, std::move(added).error());
+  co_return ok;
+}
+
+Task<> Cell::close() {
+  Result<> first = ok;
+  const auto note = [&](Result<> done) {
+    if (done) return;
+    home().log.error(done.error().message);
+    if (first) first = std::move(done);
+  };
+  co_await server_.stop();
+  for (auto& item : server_.release_exports()) {
+    note(co_await close_view(user_of(item->name()), item->release()));
+  }
+  note(co_await graph_.close());
+  co_return first;
+}
+
+Task<> Cell::close_view(const std::string& user, std::unique_ptr<graph::BlockBackend> view) {
+  Result<> flushed = ok;
+  if (view->writable()) flushed = co_await view->flush();
+  Result<> detached = co_await graph_.detach(std::move(view));
+  if (!flushed) {
+    Error error = std::move(flushed).error();
+    error.message.insert(0, user + ": the last flush failed, data may be lost: ");
+    co_return std::unexpected(std::move(error));
+  }
+  co_return detached;
+}
+
+}  // namespace app
