@@ -76,7 +76,7 @@ def node_and_export(name, driver, file, more=""):
 def serving(folder, mount, engine):
     """Exports `quick`, on a local disk, and others on the mount: gives the server and their names."""
     files = {f"stuck{i}": sparse_file(mount / f"stuck{i}", 4 * MiB) for i in range(STUCK)}
-    toml = f'[server]\nlisten = "unix:sock"\nio-engine = "{engine}"\n'
+    toml = f'[server]\nlisten = "unix:sock"\nworkers = 1\nio-engine = "{engine}"\n'
     toml += node_and_export("quick", "file", sparse_file(folder / "quick", 4 * MiB))
     toml += "".join(node_and_export(name, "file", file) for name, file in files.items())
     with loop_device(sparse_file(mount / "device", 4 * MiB)) as device:
