@@ -131,7 +131,8 @@ class Loader {
     const auto open = std::ranges::find_if(open_, is_it);
     if (open != open_.end()) {
       std::string cycle;
-      for (auto at = open; at != open_.end(); ++at) cycle += printable(at->path) + " -> ";
+      for (auto at = open; at != open_.end(); ++at)
+        cycle.append(printable(at->path)).append(" -> ");
       return refuse(where, "'include': the files form a cycle: " + cycle + printable(path));
     }
     const auto seen = std::ranges::find_if(seen_, is_it);
