@@ -131,8 +131,10 @@ class Loader {
     const auto open = std::ranges::find_if(open_, is_it);
     if (open != open_.end()) {
       std::string cycle;
-      for (auto at = open; at != open_.end(); ++at)
-        cycle.append(printable(at->path)).append(" -> ");
+      for (auto at = open; at != open_.end(); ++at) {
+        cycle += printable(at->path);
+        cycle += " -> ";
+      }
       return refuse(where, "'include': the files form a cycle: " + cycle + printable(path));
     }
     const auto seen = std::ranges::find_if(seen_, is_it);
