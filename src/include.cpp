@@ -165,8 +165,13 @@ class Loader {
       }
       auto both = std::make_shared<Options>(*known->table());
       for (const auto& [name, item] : value.table()->entries()) {
-        for (const auto& [earlier_name, earlier] : both->entries()) {
-          if (earlier_name == name) return twice(section + "." + name, earlier, item);
+        // not find(): a name may have dots
+        const auto earlier =
+            std::ranges::find(both->entries(), name, [](const auto& entry) { return entry.first; });
+        if (earlier != both->entries().end()) {
+          std::string both_times = section;
+          both_times += "." + name;
+          return twice(both_times, earlier->second, item);
         }
         both->set(name, item);
       }
