@@ -206,4 +206,11 @@ Task<> HostFile::prefetch(Range range) {
   co_return std::unexpected(blamed(Errc::not_supported, range.offset, "no read-ahead"));
 }
 
+void HostFile::leave_worker() {
+  handed_ = file_->hand_over();
+  file_.reset();
+}
+
+void HostFile::enter_worker() { file_ = home().engine.take_over(std::move(handed_)); }
+
 }  // namespace graph
