@@ -27,17 +27,21 @@ Connection::Connection(std::unique_ptr<Stream> stream, Session session, Ticket t
 
 Connection::~Connection() { assert(readers_.inside() == 0 && helpers_.inside() == 0); }
 
-std::string Connection::who() const { return "client " + stream_->peer(); }
+void Connection::log(LogLevel level, std::string_view text) const {
+  const std::string peer = stream_->peer();
+  server_.home().log.write(level, "client " + peer + ": " + std::string(text),
+                           {.connection = peer, .export_name = session_.offer->name});
+}
 
 asio::awaitable<void> Connection::run() {
   Home& home = server_.home();
-  home.log.info(who() + ": attached to " + session_.item->view().describe());
+  log(LogLevel::info, "attached to " + session_.item->view().describe());
   spawn(home.executor, helpers_.enter_anyway(), write_replies());
   spawn(home.executor, readers_.enter_anyway(), take_turns(Start::now));
   while (!ended_) co_await reading_ended_.wait();
   end_batch();
   if (!*ended_ && !closed_ && ended_->error().code != Errc::connection_lost) {
-    home.log.warning(who() + ": " + ended_->error().message);
+    log(LogLevel::warning, ended_->error().message);
     close();
   }
   // Who leaves gets the answers to what was asked before (statement 118), but can't make us wait
@@ -49,7 +53,7 @@ asio::awaitable<void> Connection::run() {
   replies_waiting_.notify_all();
   while (!replies_.empty() && !closed_) co_await replies_.below(replies_.unsent());
   patience->cancel();
-  home.log.info(who() + ": left " + session_.item->view().describe());
+  log(LogLevel::info, "left " + session_.item->view().describe());
   close();
   co_await helpers_.drained();
 }
@@ -57,7 +61,7 @@ asio::awaitable<void> Connection::run() {
 asio::awaitable<void> Connection::watch_patience(Timer& patience) {
   const bool over = co_await patience.wait();
   if (!over || closed_) co_return;
-  server_.home().log.info(who() + ": does not read its replies");
+  log(LogLevel::info, "does not read its replies");
   close();
 }
 
@@ -70,7 +74,7 @@ asio::awaitable<void> Connection::watch_hoarding() {
     if (closed_) break;
     const bool waits_for_peer = writer_busy_ || awaits_payload_;
     if (moved_ == before && waits_for_peer && budget_.memory_is_short()) {
-      server_.home().log.warning(who() + ": holds " + std::to_string(budget_.borrowed()) +
+      log(LogLevel::warning, "holds " + std::to_string(budget_.borrowed()) +
                                  " bytes that others wait for, and does not go on: cut off");
       close();
       break;
@@ -305,7 +309,7 @@ void Connection::close_if_done() {
 
 void Connection::cut_off() {
   if (closed_) return;
-  server_.home().log.warning(who() + ": cut off, its requests took too long");
+  log(LogLevel::warning, "cut off, its requests took too long");
   close();
 }
 
@@ -313,9 +317,12 @@ void Connection::report(const Request& request, const Error& error) {
   const Clock::Time now = server_.home().clock.now();
   if (reported_ && now - *reported_ < report_interval) return;
   reported_ = now;
-  server_.home().log.warning(session_.item->view().describe() + ": " +
-                             std::to_string(request.range.length) + " bytes at " +
-                             std::to_string(request.range.offset) + ": " + error.message);
+  const std::string peer = stream_->peer();
+  const std::string what = describe(request);
+  server_.home().log.warning(
+      session_.item->view().describe() + ": " + std::to_string(request.range.length) +
+          " bytes at " + std::to_string(request.range.offset) + ": " + error.message,
+      {.connection = peer, .export_name = session_.offer->name, .request = what});
 }
 
 }  // namespace nbd

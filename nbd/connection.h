@@ -59,7 +59,8 @@ class Connection final : public Outbox {
   void send();
   Result<bool> send_replies();
   void close();
-  std::string who() const;
+  // "client X: text", for programs also which client and export it is about.
+  void log(LogLevel level, std::string_view text) const;
 
   const std::unique_ptr<Stream> stream_;
   Server& server_;

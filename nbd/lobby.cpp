@@ -19,7 +19,10 @@ struct Lobby::Guest {
 
   Guest(std::unique_ptr<Stream> peer, Ticket place)
       : stream(std::move(peer)), ticket(std::move(place)) {}
-  std::string who() const { return "client " + stream->peer(); }
+  void log(Log& to, LogLevel level, const std::string& text) const {
+    const std::string peer = stream->peer();
+    to.write(level, "client " + peer + ": " + text, {.connection = peer});
+  }
   bool haggles() const { return state == State::haggling; }
 };
 
@@ -48,10 +51,13 @@ bool Lobby::make_room(const Stream& stream) {
 
 void Lobby::receive(std::unique_ptr<Stream> stream) {
   if (stopping_ || !make_room(*stream)) {
-    home_.log.info("client " + stream->peer() + ": turned away, " +
-                   (stopping_ ? "the server is stopping"
-                              : std::to_string(places_->taken_by(stream->origin())) + " of its " +
-                                    std::to_string(places_->taken) + " connections are open"));
+    const std::string peer = stream->peer();
+    home_.log.info(
+        "client " + peer + ": turned away, " +
+            (stopping_ ? "the server is stopping"
+                       : std::to_string(places_->taken_by(stream->origin())) + " of its " +
+                             std::to_string(places_->taken) + " connections are open"),
+        {.connection = peer});
     stream->close();
     return;
   }
@@ -78,8 +84,7 @@ asio::awaitable<void> Lobby::attend(std::shared_ptr<Guest> guest) {
     deliver_(std::move(guest->stream), *std::move(session), std::move(guest->ticket));
   } else if (was_haggling) {
     const bool left = session.error().code == Errc::connection_lost;
-    home_.log.write(left ? LogLevel::debug : LogLevel::info,
-                    guest->who() + ": " + session.error().message);
+    guest->log(home_.log, left ? LogLevel::debug : LogLevel::info, session.error().message);
     guest->stream->close();
   }
 }
@@ -91,10 +96,14 @@ asio::awaitable<void> Lobby::watch(std::shared_ptr<Guest> guest) {
 }
 
 void Lobby::send_away(Guest& guest, std::string_view why) {
-  home_.log.info(guest.who() + ": " + std::string(why));
+  guest.log(home_.log, LogLevel::info, std::string(why));
   guest.state = Guest::State::sent_away;
   guest.ticket.give_up();
   guest.stream->close();
+}
+
+asio::awaitable<void> Lobby::empty() {
+  while (places_->taken > 0) co_await places_->given_back.wait();
 }
 
 asio::awaitable<void> Lobby::stop() {

@@ -61,6 +61,8 @@ class Lobby {
   std::size_t guests() const { return guests_.size(); }
   // Guests, and those who were handed on and have not left yet.
   std::size_t clients() const { return places_->taken; }
+  // Returns when there are none.
+  asio::awaitable<void> empty();
 
   // Statement 35: no new clients; options get ERR_SHUTDOWN for a short while, then all are sent
   // away.

@@ -60,7 +60,35 @@ Verdict check_length(const Request& request, const Session& session) {
   }
 }
 
+std::string_view name_of(Command command) {
+  switch (command) {
+    case Command::read:
+      return "read";
+    case Command::write:
+      return "write";
+    case Command::disconnect:
+      return "disconnect";
+    case Command::flush:
+      return "flush";
+    case Command::trim:
+      return "trim";
+    case Command::cache:
+      return "cache";
+    case Command::write_zeroes:
+      return "write zeroes";
+    case Command::block_status:
+      return "block status";
+  }
+  return "unknown";
+}
+
 }  // namespace
+
+std::string describe(const Request& request) {
+  return std::string(name_of(request.command)) + " " + std::to_string(request.range.length) +
+         " bytes at " + std::to_string(request.range.offset) + ", cookie " +
+         std::to_string(request.cookie);
+}
 
 Verdict check(const Request& request, const Session& session) {
   const Command command = request.command;

@@ -27,6 +27,9 @@ struct Request {
   bool has(std::uint16_t flag) const { return (flags & flag) != 0; }
 };
 
+// "write 512 bytes at 4096, cookie 7", for the log.
+std::string describe(const Request& request);
+
 struct Verdict {
   WireError error = WireError::none;
   std::string text;

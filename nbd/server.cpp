@@ -81,8 +81,10 @@ Offers Server::offers() const {
 void Server::attach(std::unique_ptr<Stream> stream, Session session, Ticket ticket) {
   session.item = find(session.offer->name);
   if (session.item == nullptr || winding_up_) {
-    home_->log.info("client " + stream->peer() + ": export '" + printable(session.offer->name) +
-                    "' is gone");
+    const std::string peer = stream->peer();
+    const std::string& name = session.offer->name;
+    home_->log.info("client " + peer + ": export '" + printable(name) + "' is gone",
+                    {.connection = peer, .export_name = name});
     stream->close();
     return;
   }

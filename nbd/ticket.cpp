@@ -12,6 +12,7 @@ void give_back(Places& places, const std::string& origin) {
   --places.taken;
   const auto found = places.by_origin.find(origin);
   if (--found->second == 0) places.by_origin.erase(found);
+  places.given_back.notify_all();
 }
 
 }  // namespace

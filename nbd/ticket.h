@@ -9,6 +9,8 @@
 #include <memory>
 #include <string>
 
+#include "graph/base/wait_queue.h"
+
 namespace nbd {
 
 // How many places are taken. Touched by the thread of the lobby alone.
@@ -16,6 +18,7 @@ struct Places {
   std::size_t taken = 0;
   std::size_t attached = 0;  // of them, by clients that have agreed on an export
   std::map<std::string, std::size_t, std::less<>> by_origin;  // Stream::origin(), none that is 0
+  WaitQueue given_back;  // wakes who waits for places to be given back
 
   std::size_t taken_by(const std::string& origin) const {
     const auto found = by_origin.find(origin);

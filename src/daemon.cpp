@@ -1,12 +1,10 @@
 #include "src/daemon.h"
 
 #include <algorithm>
-#include <asio/redirect_error.hpp>
-#include <asio/signal_set.hpp>
-#include <asio/use_awaitable.hpp>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <ranges>
 #include <vector>
 
@@ -14,7 +12,11 @@
 #include "src/crew.h"
 #include "src/listeners.h"
 #include "src/picture.h"
+#include "src/reload.h"
+#include "src/service_manager.h"
+#include "src/signals.h"
 #include "src/site.h"
+#include "src/watchdog.h"
 
 namespace app {
 namespace {
@@ -30,19 +32,24 @@ void print(const std::string& text) {
 
 class Daemon {
  public:
-  Daemon(Home& home, const Crew& crew, const Config& config, Drivers drivers)
+  Daemon(Home& home, const Crew& crew, const Config& config, Drivers drivers,
+         std::vector<InheritedSocket> inherited)
       : home_(home),
+        crew_(crew),
         config_(config),
+        drivers_(drivers),
+        inherited_(std::move(inherited)),
         site_(home, crew.homes(), config, drivers),
         listeners_(
             home, std::chrono::ceil<std::chrono::seconds>(config.limits.peer_timeout),
             [this](std::unique_ptr<Stream> stream) { site_.lobby().receive(std::move(stream)); }),
-        signals_(home.executor, SIGINT, SIGTERM) {}
+        signals_(home.executor) {}
 
   Task<int> run() {
     spawn(home_.executor, watching_.enter_anyway(), watch_signals());
     Result<> served = co_await serve();
-    signals_.cancel();
+    signals_.close();
+    if (watchdog_) co_await watchdog_->stop();
     co_await watching_.drained();
     if (!served) co_return std::unexpected(std::move(served).error());
     co_return stopped_cleanly_ ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -51,15 +58,14 @@ class Daemon {
  private:
   // Errors: nothing could be started.
   Task<> serve() {
-    CO_TRY(inherited_, take_inherited_sockets());
     CO_CHECK(co_await site_.open());
     Result<> listening = co_await listeners_.open(config_.listen, std::move(inherited_));
     if (listening) {
       home_.log.info("files are read and written by " + std::string(home_.engine.name()));
       listeners_.start();
-      const std::vector<Address> addresses = listeners_.addresses();
-      print(attach_text(addresses, *site_.lobby().offers()));
+      get_ready(listeners_.addresses());
       while (!stopping_) co_await stop_.wait();
+      manager_.stopping("stopping");
     }
     co_await listeners_.stop();
     const std::unique_ptr<Timer> patience =
@@ -71,23 +77,76 @@ class Daemon {
     co_return listening;
   }
 
+  // Clients are served from here on.
+  void get_ready(const std::vector<Address>& addresses) {
+    if (addresses.empty()) {
+      spawn(home_.executor, watching_.enter_anyway(), stop_with_the_last_client());
+    } else {
+      print(attach_text(addresses, *site_.lobby().offers()));
+    }
+    const std::size_t exports = config_.exports.size();
+    status_ = std::to_string(exports) + (exports == 1 ? " export on" : " exports on");
+    for (const Address& address : addresses) status_ += " " + printable(address.text());
+    manager_.ready(status_);
+    if (const auto limit = manager_.watchdog()) start_watchdog(*limit);
+    ready_ = true;
+    if (hung_up_) reload_config();
+  }
+
+  void start_watchdog(Clock::Duration limit) {
+    std::vector<asio::any_io_executor> loops;
+    for (const Home* worker : crew_.homes()) loops.push_back(worker->executor);
+    watchdog_.emplace(home_, limit, [this] { manager_.alive(); }, std::move(loops));
+    watchdog_->start();
+  }
+
+  // Nobody listens: the clients that were handed over are all there will be.
+  asio::awaitable<void> stop_with_the_last_client() {
+    co_await site_.lobby().empty();
+    if (stopping_) co_return;
+    home_.log.info("the connections that were handed over have ended: stopping");
+    stop();
+  }
+
   asio::awaitable<void> watch_signals() {
-    asio::error_code problem;
-    const auto name = [](int number) {
-      return std::string(number == SIGINT ? "SIGINT" : "SIGTERM");
-    };
-    const int first =
-        co_await signals_.async_wait(asio::redirect_error(asio::use_awaitable, problem));
-    if (problem) co_return;
-    home_.log.info(name(first) + ": stopping; once more stops at once");
+    while (const std::optional<int> number = co_await signals_.next()) {
+      if (*number == SIGHUP) {
+        hang_up();
+      } else {
+        end(*number == SIGINT ? "SIGINT" : "SIGTERM");
+      }
+    }
+  }
+
+  void hang_up() {
+    if (stopping_) {
+      home_.log.info("SIGHUP: nothing is read again, the server is stopping");
+    } else if (ready_) {
+      reload_config();
+    } else {
+      hung_up_ = true;
+    }
+  }
+
+  void reload_config() {
+    manager_.reloading();
+    reload(config_, drivers_, home_.log, listeners_);
+    manager_.ready(status_);
+  }
+
+  void end(const std::string& name) {
+    if (stopping_) {
+      home_.log.error(name + " again: stopped at once, what was not flushed may be lost");
+      listeners_.close();  // takes the sockets' files away
+      std::_Exit(EXIT_FAILURE);
+    }
+    home_.log.info(name + ": stopping; once more stops at once");
+    stop();
+  }
+
+  void stop() {
     stopping_ = true;
     stop_.notify_all();
-    const int second =
-        co_await signals_.async_wait(asio::redirect_error(asio::use_awaitable, problem));
-    if (problem) co_return;
-    home_.log.error(name(second) + " again: stopped at once, what was not flushed may be lost");
-    listeners_.close();  // takes the sockets' files away
-    std::_Exit(EXIT_FAILURE);
   }
 
   // Clients had drain-timeout, and then as long again was left for the last flush. What waits still
@@ -103,13 +162,20 @@ class Daemon {
   }
 
   Home& home_;
+  const Crew& crew_;
   const Config& config_;
+  const Drivers drivers_;
+  std::vector<InheritedSocket> inherited_;  // until they are opened
   Site site_;
   Listeners listeners_;
-  asio::signal_set signals_;
-  std::vector<InheritedSocket> inherited_;
+  Signals signals_;
+  ServiceManager manager_;
+  std::optional<Watchdog> watchdog_;
+  std::string status_;  // for the service manager
   Gate watching_;
   WaitQueue stop_;
+  bool ready_ = false;
+  bool hung_up_ = false;  // before it was ready
   bool stopping_ = false;
   bool stopped_cleanly_ = true;
 };
@@ -161,10 +227,12 @@ std::string attach_text(std::span<const Address> addresses, const nbd::Offers& o
 Task<int> serve(Worker& worker, const Config& config, Drivers drivers) {
   CO_CHECK(check_exports(config));
   Home& front = worker.home();
+  // before there are threads: it changes the environment
+  CO_TRY(std::vector<InheritedSocket> inherited, take_inherited_sockets());
   MemoryAccount memory(config.limits.buffer_memory);
   CO_TRY(const std::unique_ptr<Crew> crew,
          Crew::create(config.workers, config.io_engine, front.log, memory));
-  Daemon daemon(front, *crew, config, drivers);
+  Daemon daemon(front, *crew, config, drivers, std::move(inherited));
   co_return co_await daemon.run();
 }
 

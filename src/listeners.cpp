@@ -244,10 +244,12 @@ Listeners::Burst Listeners::accept_some(Listener& listener, int& number) {
 
 // Who is not allowed hears nothing, not even the greeting.
 void Listeners::accept(Listener& listener, Descriptor socket) {
-  const Peer peer = peer_of(socket.get());
-  if (listener.allow && !listener.allow->admits(peer)) {
-    listener.refusals.note(peer);
-    return;
+  if (listener.allow) {
+    const Peer peer = peer_of(socket.get());
+    if (!listener.allow->admits(peer)) {
+      listener.refusals.note(peer);
+      return;
+    }
   }
   auto stream = socket_stream(home_.executor, socket.release(), peer_timeout_);
   if (stream) {

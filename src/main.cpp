@@ -10,6 +10,7 @@
 #include "src/command_line.h"
 #include "src/daemon.h"
 #include "src/image_format.h"
+#include "src/signals.h"
 #include "src/worker.h"
 
 namespace {
@@ -46,6 +47,7 @@ int run(const Result<app::Config>& config, Body body) {
 int run(const app::Finished& finished) { return finished.status; }
 
 int run(const app::ServeCommand& command) {
+  if (!command.check) app::Signals::block();
   return run(app::load_config(command.config, drivers), command.check ? app::check : app::serve);
 }
 
@@ -60,6 +62,7 @@ Task<int> serve_what_is_raw(app::Worker& worker, const app::Config& config, app:
 }
 
 int run(const app::ExportCommand& command) {
+  app::Signals::block();
   return run(app::config_of(command, drivers),
              command.format.empty() ? serve_what_is_raw : app::serve);
 }

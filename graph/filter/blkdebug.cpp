@@ -3,7 +3,6 @@
 // between (request_path.cpp) is exercised. Keys and meaning are QEMU's.
 #include <array>
 #include <cerrno>
-#include <limits>
 #include <list>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "graph/filter/fault_config.h"
 #include "graph/filter/fault_rules.h"
 #include "graph/filter/filter.h"
+#include "graph/filter/wanted_limits.h"
 
 namespace graph {
 namespace {
@@ -33,16 +33,6 @@ constexpr std::array blkdebug_options{
                "rights on the image that it shares with nobody", permission_names},
     inject_error_spec,
     set_state_spec,
-};
-
-// In bytes; 0: as the image has it.
-struct WantedLimits {
-  std::uint64_t align = 0;
-  std::uint64_t max_transfer = 0;
-  std::uint64_t opt_write_zero = 0;
-  std::uint64_t max_write_zero = 0;
-  std::uint64_t opt_discard = 0;
-  std::uint64_t max_discard = 0;
 };
 
 class BlkDebug final : public Filter, public Breakpoints {
@@ -92,7 +82,7 @@ class BlkDebug final : public Filter, public Breakpoints {
     return file().map(range, depth);
   }
 
-  Limits own_limits() const override;
+  Limits own_limits() const override { return wanted_.over(Filter::own_limits()); }
   Access access_to(const Edge& child, Access own) const override {
     const Access usual = Filter::access_to(child, own);
     return {usual.taken | rights_.taken, usual.shared & rights_.shared};
@@ -148,23 +138,6 @@ class BlkDebug final : public Filter, public Breakpoints {
   WaitQueue stopped_;
   WaitQueue resumed_;
 };
-
-Limits BlkDebug::own_limits() const {
-  Limits limits = Filter::own_limits();
-  const auto at_least = [](std::uint32_t& unit, std::uint64_t wanted) {
-    unit = std::max(unit, static_cast<std::uint32_t>(wanted));
-  };
-  const auto at_most = [](std::uint64_t& max, std::uint64_t wanted) {
-    if (wanted != 0) max = std::min(max, wanted);
-  };
-  at_least(limits.request_alignment, wanted_.align);
-  at_least(limits.zero_alignment, wanted_.opt_write_zero);
-  at_least(limits.discard_alignment, wanted_.opt_discard);
-  at_most(limits.max_transfer, wanted_.max_transfer);
-  at_most(limits.max_zeroes, wanted_.max_write_zero);
-  at_most(limits.max_discard, wanted_.max_discard);
-  return limits;
-}
 
 asio::awaitable<void> BlkDebug::meet(DebugEvent event) {
   rules_.meet(event);
@@ -237,49 +210,6 @@ Task<std::string> read_text(Engine& engine, const std::string& path) {
   co_return std::move(text);
 }
 
-// One limit of the configuration. It is a multiple of what the image, or another key, asks for.
-class LimitReader {
- public:
-  explicit LimitReader(const OpenContext& context) : context_(context) {}
-
-  // A power of two.
-  Result<std::uint64_t> unit(std::string_view key, std::uint64_t of) const {
-    TRY(const std::uint64_t value, length(key, of));
-    if (value == 0 || is_power_of_two(value)) return value;
-    return refuse(key, std::to_string(value) + " is no power of two");
-  }
-  Result<std::uint64_t> length(std::string_view key, std::uint64_t of) const {
-    constexpr std::uint64_t limit_max = std::numeric_limits<std::int32_t>::max();
-    const std::uint64_t value = context_.options().bytes(key);
-    if (value > limit_max) {
-      return refuse(key, std::to_string(value) + " is more than " + std::to_string(limit_max));
-    }
-    if (value % of == 0) return value;
-    return refuse(key, std::to_string(value) + " is no multiple of " + std::to_string(of));
-  }
-
- private:
-  std::unexpected<Error> refuse(std::string_view key, const std::string& why) const {
-    const std::string what = "'" + std::string(key) + "': " + why;
-    return context_.blame(key, Error(Errc::invalid_argument, context_.node_name() + ": " + what));
-  }
-  const OpenContext& context_;
-};
-
-Result<WantedLimits> limits_of(const OpenContext& context, const Limits& image) {
-  const LimitReader reader(context);
-  WantedLimits wanted;
-  TRY(wanted.align, reader.unit("align", 1));
-  const std::uint64_t unit = std::max<std::uint64_t>(wanted.align, image.request_alignment);
-  TRY(wanted.max_transfer, reader.length("max-transfer", unit));
-  TRY(wanted.opt_write_zero, reader.unit("opt-write-zero", unit));
-  const std::uint64_t zero_unit = std::max(wanted.opt_write_zero, unit);
-  TRY(wanted.max_write_zero, reader.length("max-write-zero", zero_unit));
-  TRY(wanted.opt_discard, reader.unit("opt-discard", unit));
-  TRY(wanted.max_discard, reader.length("max-discard", std::max(wanted.opt_discard, unit)));
-  return wanted;
-}
-
 Permissions permissions_of(const std::vector<std::string>& names) {
   Permissions all;
   for (const std::string& name : names) {
@@ -303,7 +233,7 @@ Task<std::unique_ptr<Node>> open_blkdebug(OpenContext& context) {
   }
   CO_CHECK(add_fault_rules(rules, options));
   CO_TRY(Edge image, co_await context.attach("image", Role::filtered));
-  CO_TRY(const WantedLimits wanted, limits_of(context, image.limits()));
+  CO_TRY(const WantedLimits wanted, read_wanted_limits(context, image.limits()));
   const Access rights{
       permissions_of(options.words("take-child-perms")),
       Permissions::all().without(permissions_of(options.words("unshare-child-perms")))};

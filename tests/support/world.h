@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,10 +20,17 @@ class MemoryLog final : public Log {
   void set_level(LogLevel) override {}
   std::vector<std::string> lines;
   std::vector<std::string> warnings;
+  // Of each line: "connection|export|request", with "-" for what it does not say.
+  std::vector<std::string> about;
 
  private:
-  void put(LogLevel level, std::string_view text, const LogFields&) override {
+  void put(LogLevel level, std::string_view text, const LogFields& fields) override {
+    const auto field = [](std::optional<std::string_view> value) {
+      return std::string(value.value_or("-"));
+    };
     lines.emplace_back(text);
+    about.push_back(field(fields.connection) + "|" + field(fields.export_name) + "|" +
+                    field(fields.request));
     if (level == LogLevel::warning) warnings.emplace_back(text);
   }
 };

@@ -28,6 +28,9 @@ class Tap:
         else:
             self._report("ok", name)
 
+    def skip(self, name, reason):
+        self._report("ok", f"{name} # SKIP {reason}")
+
     def explain(self, text):
         for line in text.splitlines():
             print(f"# {line}", flush=True)
