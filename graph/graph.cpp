@@ -116,7 +116,20 @@ Task<Edge> OpenContext::attach(std::string_view key, Role role) {
 }
 
 Graph::Graph(Home& home, std::span<const Driver* const> drivers)
-    : home_(home), drivers_(drivers.begin(), drivers.end()) {}
+    : home_(&home), drivers_(drivers.begin(), drivers.end()) {}
+
+void Graph::leave_worker() {
+  assert(turns_taken_ == turns_ended_);
+  for (const auto& [name, node] : nodes_) node->leave_worker();
+}
+
+void Graph::enter_worker(Home& home) {
+  home_ = &home;
+  for (const auto& [name, node] : nodes_) {
+    node->home_ = home_;
+    node->enter_worker();
+  }
+}
 
 Graph::~Graph() { assert(nodes_.empty()); }
 
@@ -198,7 +211,7 @@ Task<std::shared_ptr<Node>> Graph::place(std::string name, const Driver& driver,
   node->name_ = std::move(name);
   node->driver_ = &driver;
   node->common_ = common;
-  node->home_ = &home_;
+  node->home_ = home_;
   Result<> done = check_children(*node);
   if (done && !nodes_.emplace(node->name_, node).second) {  // while this one was being opened
     done = failure(Errc::invalid_argument, "there is a node '" + node->name_ + "' already");
@@ -337,9 +350,9 @@ void Graph::warn_if_growth_is_impossible(Node& node) {
         edge->role() == Role::image || edge->role() == Role::data || edge->role() == Role::metadata;
     if (grows && edge->may(Permission::resize) && !child.can_grow()) {
       if (std::exchange(node.warned_of_growth_, true)) continue;
-      home_.log.warning(node.name() + ": node '" + child.name() +
-                        "' can't grow: write operations may fail with ENOSPC when the image file "
-                        "needs to grow");
+      home_->log.warning(node.name() + ": node '" + child.name() +
+                         "' can't grow: write operations may fail with ENOSPC when the image file "
+                         "needs to grow");
     } else if (!grows && edge->role() != Role::backing) {
       warn_if_growth_is_impossible(child);
     }

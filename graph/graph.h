@@ -75,12 +75,18 @@ class Graph {
   // Requires: no view is attached.
   Task<> close();
 
+  // To another worker: leave_worker() on the old one, then enter_worker() on the new one.
+  // Requires: no view has a request in flight, nobody changes the graph, and until enter_worker()
+  // has returned nobody uses it.
+  void leave_worker();
+  void enter_worker(Home& home);
+
   asio::awaitable<Turn> turn();
   // All nodes, parents first.
   std::vector<Node*> nodes() const;
   // Limits and sizes of all nodes, children first.
   void refresh();
-  Home& home() const { return home_; }
+  Home& home() const { return *home_; }
   const Driver* driver(std::string_view name) const;
   std::vector<std::string> driver_names() const;
 
@@ -95,7 +101,7 @@ class Graph {
   Task<> reread_sizes(std::shared_ptr<Node> node);
   void warn_if_growth_is_impossible(Node& node);
 
-  Home& home_;
+  Home* home_;
   std::vector<const Driver*> drivers_;
   std::map<std::string, std::shared_ptr<Node>, std::less<>> nodes_;  // implicit ones as #blockNNN
   unsigned implicit_ = 0;

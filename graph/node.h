@@ -172,6 +172,10 @@ class Node : public Parent {
   virtual Task<> before_lose(Permissions lost);
   // May the child become `size` bytes long? The refusal names the view that would lose bytes.
   virtual Result<> check_child_resize(const Edge& child, std::uint64_t size) const;
+  // To another worker: leave_worker() on the old one, with nothing in flight, then enter_worker()
+  // on the new one, when home() is its own already. For drivers that hold what belongs to a worker.
+  virtual void leave_worker() {}
+  virtual void enter_worker() {}
   // A node that was closed is not used again. Errors do not keep it open: they tell what may be
   // lost.
   virtual Task<> close() { return succeeded(); }

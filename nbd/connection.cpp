@@ -11,7 +11,7 @@ constexpr std::size_t idle_max = 8;           // readers kept for later
 constexpr std::size_t unsent_max = 16 * MiB;  // of a long answer, before the next chunk is read
 constexpr Clock::Duration report_interval = std::chrono::seconds(1);
 // Without a byte from or to a client for this long, it is not going on.
-constexpr Clock::Duration hoarding_interval = std::chrono::seconds(5);
+constexpr Clock::Duration hoarding_interval = std::chrono::seconds(2);
 
 }  // namespace
 

@@ -62,6 +62,17 @@ Task<> Cell::add_export(const ExportConfig& wanted) {
   co_return ok;
 }
 
+Task<> Cell::leave_worker() {
+  graph_.leave_worker();
+  co_return ok;
+}
+
+Task<> Cell::enter_worker(Home& home) {
+  server_.move_to(home);
+  graph_.enter_worker(home);
+  co_return ok;
+}
+
 Task<> Cell::close() {
   Result<> first = ok;
   const auto note = [&](Result<> done) {

@@ -23,6 +23,11 @@ class Cell {
   // graph is closed. Errors: the first one, after all has been done; each is logged.
   Task<> close();
 
+  // To another worker: leave_worker() on the old one, then enter_worker() on the new one.
+  // Requires: nobody is connected, and until enter_worker() has returned nobody uses the cell.
+  Task<> leave_worker();
+  Task<> enter_worker(Home& home);
+
   Home& home() const { return server_.home(); }
   graph::Graph& graph() { return graph_; }
   nbd::Server& server() { return server_; }

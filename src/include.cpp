@@ -131,7 +131,10 @@ class Loader {
     const auto open = std::ranges::find_if(open_, is_it);
     if (open != open_.end()) {
       std::string cycle;
-      for (auto at = open; at != open_.end(); ++at) cycle += printable(at->path) + " -> ";
+      for (auto at = open; at != open_.end(); ++at) {
+        cycle += printable(at->path);
+        cycle += " -> ";
+      }
       return refuse(where, "'include': the files form a cycle: " + cycle + printable(path));
     }
     const auto seen = std::ranges::find_if(seen_, is_it);
@@ -162,8 +165,13 @@ class Loader {
       }
       auto both = std::make_shared<Options>(*known->table());
       for (const auto& [name, item] : value.table()->entries()) {
-        for (const auto& [earlier_name, earlier] : both->entries()) {
-          if (earlier_name == name) return twice(section + "." + name, earlier, item);
+        // not find(): a name may have dots
+        const auto earlier =
+            std::ranges::find(both->entries(), name, [](const auto& entry) { return entry.first; });
+        if (earlier != both->entries().end()) {
+          std::string both_times = section;
+          both_times += "." + name;
+          return twice(both_times, earlier->second, item);
         }
         both->set(name, item);
       }

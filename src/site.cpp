@@ -3,15 +3,23 @@
 #include <algorithm>
 #include <asio/post.hpp>
 #include <cassert>
-#include <map>
+#include <utility>
 
 namespace app {
+
+struct Site::Newcomer {
+  std::unique_ptr<Stream> stream;
+  nbd::Session session;
+  nbd::Ticket ticket;
+};
 
 struct Site::Place {
   explicit Place(Cell& inhabitant, std::size_t number) : cell(inhabitant), worker(number) {}
   Cell& cell;
   std::size_t worker;       // its number
   std::size_t clients = 0;  // on their way to it, too
+  bool moving = false;
+  std::vector<Newcomer> waiting;  // for the end of the move
   bool closed = false;
 };
 
@@ -71,22 +79,52 @@ void Site::deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ti
   });
   Place& there = **place;
   ++there.clients;
-  ++clients_[there.worker];
   ticket.when_over([this, &there] {
     --there.clients;
     --clients_[there.worker];
   });
   stream->release();
-  asio::post(there.cell.home().executor,
-             [&cell = there.cell, stream = std::move(stream), session = std::move(session),
-              ticket = std::move(ticket)]() mutable {
-               attach(cell, std::move(stream), std::move(session), std::move(ticket));
+  Newcomer newcomer{std::move(stream), std::move(session), std::move(ticket)};
+  if (there.moving) {
+    there.waiting.push_back(std::move(newcomer));
+    return;
+  }
+  const auto emptiest = std::ranges::min_element(clients_);
+  if (there.clients > 1 || *emptiest == clients_[there.worker]) {
+    bring(there, std::move(newcomer));
+    return;
+  }
+  there.moving = true;
+  there.waiting.push_back(std::move(newcomer));
+  spawn(front_.executor, moving_.enter_anyway(),
+        move(there, static_cast<std::size_t>(emptiest - clients_.begin())));
+}
+
+void Site::bring(Place& place, Newcomer newcomer) {
+  ++clients_[place.worker];
+  asio::post(place.cell.home().executor,
+             [&cell = place.cell, newcomer = std::move(newcomer)]() mutable {
+               attach(cell, std::move(newcomer.stream), std::move(newcomer.session),
+                      std::move(newcomer.ticket));
              });
+}
+
+// A cell goes where there is least to do, when its first client comes. Nobody else is there: all
+// that its last client asked for had ended when the client's ticket was given back.
+asio::awaitable<void> Site::move(Place& place, std::size_t worker) {
+  (void)co_await run_on(place.cell.home().executor, place.cell.leave_worker());
+  Home& home = *workers_[worker];
+  (void)co_await run_on(home.executor, place.cell.enter_worker(home));
+  place.worker = worker;
+  place.moving = false;
+  std::vector<Newcomer> waiting = std::exchange(place.waiting, {});
+  for (Newcomer& newcomer : waiting) bring(place, std::move(newcomer));
 }
 
 Task<> Site::close() {
   Result<> first = ok;
   co_await lobby_.stop();
+  co_await moving_.drained();
   for (const auto& place : places_) {
     if (!place->closed) spawn(front_.executor, closing_.enter_anyway(), close_cell(*place, first));
   }

@@ -35,8 +35,11 @@ class Site {
   const std::vector<std::unique_ptr<Cell>>& cells() const { return cells_; }
 
  private:
-  struct Place;  // of a cell: where it is and who is there
+  struct Place;     // of a cell: where it is and who is there
+  struct Newcomer;  // a client that has agreed on an export
   void deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket);
+  void bring(Place& place, Newcomer newcomer);
+  asio::awaitable<void> move(Place& place, std::size_t worker);
   asio::awaitable<void> close_cell(Place& place, Result<>& first);
 
   Home& front_;
@@ -45,6 +48,7 @@ class Site {
   std::vector<std::unique_ptr<Cell>> cells_;
   std::vector<std::unique_ptr<Place>> places_;  // one for each cell
   nbd::Lobby lobby_;
+  Gate moving_;   // a pass for each cell on its way to another worker
   Gate closing_;  // a pass for each cell that is being closed
 };
 

@@ -6,8 +6,7 @@
 
 namespace app {
 
-Result<std::unique_ptr<Worker>> Worker::create(Log& log, EngineKind engine,
-                                               MemoryAccount* memory) {
+Result<std::unique_ptr<Worker>> Worker::create(Log& log, EngineKind engine, MemoryAccount* memory) {
   std::unique_ptr<Worker> worker(new Worker());
   if (memory != nullptr) worker->memory_.emplace(*memory, worker->context_.get_executor());
   TRY(worker->engine_, make_engine(engine, worker->context_));

@@ -18,10 +18,10 @@ std::unexpected<Errno> last_error() { return std::unexpected(Errno{errno}); }
 
 // The number in a file of the device's queue in sysfs; 0 when nobody knows.
 std::uint64_t queue_limit(dev_t device, const std::string& limit) {
-  const std::string base =
-      "/sys/dev/block/" + std::to_string(major(device)) + ":" + std::to_string(minor(device));
   for (const char* queue : {"/queue/", "/../queue/"}) {  // a partition has its disk's
-    const FileDescriptor file(::open((base + queue + limit).c_str(), O_RDONLY | O_CLOEXEC));
+    std::string path = "/sys/dev/block/" + std::to_string(major(device)) + ":";
+    path.append(std::to_string(minor(device))).append(queue).append(limit);
+    const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     std::array<char, 32> text{};
     const ssize_t length = file ? ::read(file.number(), text.data(), text.size()) : 0;
     std::uint64_t number = 0;

@@ -25,7 +25,7 @@ bool CallThreads::have_thread() {
     try {
       threads_.emplace_back(serve, std::ref(pool_));
     } catch (const std::system_error&) {
-      // no more of them: then calls wait for those that there are
+      return !threads_.empty();  // then calls wait for those that there are
     }
   }
   return !threads_.empty();

@@ -59,6 +59,12 @@ struct FileStatus {
   bool zeroes_quickly = false;
 };
 
+// A file on its way from one engine to another of its kind: what it is made of, for nobody to use.
+class HandedFile {
+ public:
+  virtual ~HandedFile() = default;
+};
+
 class EngineFile {
  public:
   virtual ~EngineFile() = default;
@@ -97,6 +103,9 @@ class EngineFile {
   // True when somebody else holds a lock on `byte`, one that would stop an exclusive lock.
   virtual SysResult<bool> is_locked(std::uint64_t byte) = 0;
 
+  // Takes the file, locks and all, out of its engine, for Engine::take_over(). After this, nothing
+  // may be called. Requires: nothing is in flight.
+  virtual std::unique_ptr<HandedFile> hand_over() = 0;
   // After this, nothing may be called. EIO and the like: what was written may be lost.
   virtual SysTask<> close() = 0;
 };
@@ -107,5 +116,7 @@ class Engine {
   // Completes "files are read and written by ...".
   virtual std::string_view name() const = 0;
   virtual SysTask<std::unique_ptr<EngineFile>> open(const std::string& path, OpenFlags flags) = 0;
+  // Requires: an engine of the same kind has handed it over.
+  virtual std::unique_ptr<EngineFile> take_over(std::unique_ptr<HandedFile> file) = 0;
   virtual SysTask<> remove(const std::string& path) = 0;
 };

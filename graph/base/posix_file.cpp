@@ -245,16 +245,16 @@ void PosixFile::commit_reopen() {
 }
 
 SysResult<> PosixFile::open_locks() {
-  if (locks_) return {};
-  locks_ = FileDescriptor(::open(own_path().c_str(), O_RDONLY | O_CLOEXEC));
-  if (!locks_) return last_error();
+  if (opened_.locks) return {};
+  opened_.locks = FileDescriptor(::open(own_path().c_str(), O_RDONLY | O_CLOEXEC));
+  if (!opened_.locks) return last_error();
   return {};
 }
 
 SysResult<> PosixFile::set_lock(short type, std::uint64_t byte) {
   if (SysResult<> opened = open_locks(); !opened) return opened;
   struct flock wanted = one_byte(type, byte);
-  return done_or_error(::fcntl(locks_.number(), F_OFD_SETLK, &wanted));
+  return done_or_error(::fcntl(opened_.locks.number(), F_OFD_SETLK, &wanted));
 }
 
 SysResult<> PosixFile::lock(std::uint64_t byte) { return set_lock(F_RDLCK, byte); }
@@ -263,12 +263,12 @@ SysResult<> PosixFile::unlock(std::uint64_t byte) { return set_lock(F_UNLCK, byt
 SysResult<bool> PosixFile::is_locked(std::uint64_t byte) {
   if (SysResult<> opened = open_locks(); !opened) return std::unexpected(opened.error());
   struct flock wanted = one_byte(F_WRLCK, byte);
-  if (::fcntl(locks_.number(), F_OFD_GETLK, &wanted) < 0) return last_error();
+  if (::fcntl(opened_.locks.number(), F_OFD_GETLK, &wanted) < 0) return last_error();
   return wanted.l_type != F_UNLCK;
 }
 
 SysTask<> PosixFile::close() {
-  locks_.reset();
+  opened_.locks.reset();
   other_.reset();
   const auto end = [number = opened_.descriptor.release()] {
     return done_or_error(::close(number));

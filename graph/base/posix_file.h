@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <memory>
 #include <string>
 
 #include "graph/base/call_threads.h"
@@ -11,8 +12,9 @@
 #include "graph/base/file_descriptor.h"
 
 // A file that was opened, and what is known of it from then on.
-struct OpenedFile {
+struct OpenedFile final : HandedFile {
   FileDescriptor descriptor;
+  FileDescriptor locks;  // a descriptor of its own that no ring ever sees; open once it is needed
   OpenFlags flags;
   FileKind kind = FileKind::regular;
   bool is_quick = false;      // FileStatus::is_quick
@@ -58,6 +60,9 @@ class PosixFile : public EngineFile {
   SysResult<> unlock(std::uint64_t byte) override;
   SysResult<bool> is_locked(std::uint64_t byte) override;
 
+  std::unique_ptr<HandedFile> hand_over() override {
+    return std::make_unique<OpenedFile>(std::move(opened_));
+  }
   SysTask<> close() override;
 
  protected:
@@ -76,5 +81,4 @@ class PosixFile : public EngineFile {
   Share share_;
   OpenedFile opened_;
   FileDescriptor other_;  // between prepare_reopen and its end
-  FileDescriptor locks_;  // a descriptor of its own that no ring ever sees
 };

@@ -15,6 +15,9 @@ class ThreadEngine final : public Engine {
     if (!opened) co_return std::unexpected(opened.error());
     co_return std::make_unique<PosixFile>(threads_, *std::move(opened));
   }
+  std::unique_ptr<EngineFile> take_over(std::unique_ptr<HandedFile> file) override {
+    return std::make_unique<PosixFile>(threads_, std::move(static_cast<OpenedFile&>(*file)));
+  }
   SysTask<> remove(const std::string& path) override { return remove_on_thread(threads_, path); }
 
  private:

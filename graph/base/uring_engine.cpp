@@ -278,16 +278,23 @@ class UringEngine final : public Engine {
   SysTask<std::unique_ptr<EngineFile>> open(const std::string& path, OpenFlags flags) override {
     SysResult<OpenedFile> opened = co_await open_on_thread(threads_, path, flags);
     if (!opened) co_return std::unexpected(opened.error());
-    // A ring is no use for FUSE, NFS and the like: all their calls take a thread. And it does harm:
-    // to find out, io_uring polls the file within the submission, and hangs there when they hang.
-    if (opened->kind == FileKind::regular && !opened->is_quick) {
-      co_return std::make_unique<PosixFile>(threads_, *std::move(opened));
-    }
-    co_return std::make_unique<UringFile>(ring_, threads_, shares_, *std::move(opened));
+    co_return file_of(*std::move(opened));
+  }
+  std::unique_ptr<EngineFile> take_over(std::unique_ptr<HandedFile> file) override {
+    return file_of(std::move(static_cast<OpenedFile&>(*file)));
   }
   SysTask<> remove(const std::string& path) override { return remove_on_thread(threads_, path); }
 
  private:
+  // A ring is no use for FUSE, NFS and the like: all their calls take a thread. And it does harm:
+  // to find out, io_uring polls the file within the submission, and hangs there when they hang.
+  std::unique_ptr<EngineFile> file_of(OpenedFile opened) {
+    if (opened.kind == FileKind::regular && !opened.is_quick) {
+      return std::make_unique<PosixFile>(threads_, std::move(opened));
+    }
+    return std::make_unique<UringFile>(ring_, threads_, shares_, std::move(opened));
+  }
+
   Ring ring_;
   Shares shares_{share_max, share_max};
   CallThreads threads_;  // for what has to do with names, and calls that no ring takes

@@ -23,8 +23,8 @@ constexpr std::array blklogwrites_options{
 
 class BlkLogWrites final : public Filter {
  public:
-  BlkLogWrites(Edge file, Edge log, BufferPool& pool, LogEnd end, std::uint64_t interval)
-      : Filter(std::move(file)), log_file_(std::move(log)), log_(log_file_, pool, end, interval) {
+  BlkLogWrites(Edge file, Edge log, LogEnd end, std::uint64_t interval)
+      : Filter(std::move(file)), log_file_(std::move(log)), log_(log_file_, end, interval) {
     own(log_file_);
   }
 
@@ -138,8 +138,8 @@ Task<std::unique_ptr<Node>> open_blklogwrites(OpenContext& context) {
   // its rights are those of metadata: written by nobody else, and free to grow
   CO_TRY(Edge log, co_await context.attach("log", Role::metadata));
   CO_TRY(const LogEnd end, co_await find_end(context, log));
-  co_return std::make_unique<BlkLogWrites>(std::move(file), std::move(log), context.home().buffers,
-                                           end, static_cast<std::uint64_t>(interval));
+  co_return std::make_unique<BlkLogWrites>(std::move(file), std::move(log), end,
+                                           static_cast<std::uint64_t>(interval));
 }
 
 }  // namespace

@@ -74,7 +74,7 @@ Task<> WriteLog::add_write(std::uint64_t offset, const ConstBuffers& data) {
   const std::uint64_t rest = sectors * sector_size() - data.size();
   PooledBuffer padding;
   if (rest > 0) {
-    padding = PooledBuffer(pool_, rest);
+    padding = PooledBuffer(pool(), rest);
     std::ranges::fill(padding.bytes(), std::byte{0});
     list.add(std::as_const(padding).bytes());
   }
@@ -151,7 +151,7 @@ WriteLog::Place WriteLog::reserve(std::uint64_t data_sectors) {
 }
 
 PooledBuffer WriteLog::head_of(std::uint64_t flags, Range range) const {
-  PooledBuffer sector(pool_, sector_size());
+  PooledBuffer sector(pool(), sector_size());
   std::ranges::fill(sector.bytes(), std::byte{0});
   LogEntryHead head;
   head.sector = range.offset / sector_size();
@@ -191,7 +191,7 @@ Task<> WriteLog::record(std::uint64_t entries) {
 }
 
 Task<> WriteLog::write_superblock(std::uint64_t entries) {
-  PooledBuffer sector(pool_, sector_size());
+  PooledBuffer sector(pool(), sector_size());
   std::ranges::fill(sector.bytes(), std::byte{0});
   LogSuperblock super;
   super.magic = log_magic;

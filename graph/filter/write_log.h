@@ -61,10 +61,9 @@ Task<LogEnd> find_log_end(Edge& log);
 class WriteLog {
  public:
   // Entries go behind `end`; an `end` without any begins a new log. The superblock is written at a
-  // flush and with every `interval` entries. Lifetime: `log` and `pool` outlive it.
-  WriteLog(Edge& log, BufferPool& pool, LogEnd end, std::uint64_t interval)
+  // flush and with every `interval` entries. Lifetime: `log` outlives it.
+  WriteLog(Edge& log, LogEnd end, std::uint64_t interval)
       : log_(log),
-        pool_(pool),
         end_(end),
         interval_(interval),
         recorded_(end.entries),
@@ -102,7 +101,7 @@ class WriteLog {
   Task<> write_superblock(std::uint64_t entries);
 
   Edge& log_;
-  BufferPool& pool_;
+  BufferPool& pool() const { return log_.node().home().buffers; }
   LogEnd end_;
   const std::uint64_t interval_;     // entries
   std::set<std::uint64_t> pending_;  // entries that are being written

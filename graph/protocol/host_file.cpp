@@ -172,6 +172,7 @@ Task<> HostFile::write_all(std::uint64_t offset, const ConstBuffers& data, Write
     done = next;
     believe(std::min(offset + done, end));
   }
+  if (flags.fua && failed_) co_return std::unexpected(lost_writes());  // as in sync()
   co_return ok;
 }
 
@@ -185,6 +186,8 @@ Task<> HostFile::sync() {
   if (failed_) co_return std::unexpected(lost_writes());
   for (;;) {
     const SysResult<> done = co_await file_->sync();
+    // one that ended meanwhile may have been told of what this one waited for
+    if (done && failed_) co_return std::unexpected(lost_writes());
     if (done) co_return ok;
     if (done.error().number == EINTR) continue;
     fail_for_good("fdatasync");
@@ -205,5 +208,12 @@ Task<> HostFile::prefetch(Range range) {
   if (done || !is_unsupported(done.error())) co_return ok;  // advice
   co_return std::unexpected(blamed(Errc::not_supported, range.offset, "no read-ahead"));
 }
+
+void HostFile::leave_worker() {
+  handed_ = file_->hand_over();
+  file_.reset();
+}
+
+void HostFile::enter_worker() { file_ = home().engine.take_over(std::move(handed_)); }
 
 }  // namespace graph

@@ -35,6 +35,8 @@ class HostFile : public Protocol {
   Result<> prepare_access(Access own) override;
   void commit_access() override;
   void abort_access() override;
+  void leave_worker() override;
+  void enter_worker() override;
   Task<> close() override;
 
  protected:
@@ -79,7 +81,8 @@ class HostFile : public Protocol {
   void fail_for_good(std::string_view why);
 
   const HostSettings settings_;
-  const std::unique_ptr<EngineFile> file_;
+  std::unique_ptr<EngineFile> file_;
+  std::unique_ptr<HandedFile> handed_;  // between two workers
   const FileStatus status_;
   std::uint64_t size_;        // bytes
   const std::uint32_t unit_;  // of offsets, lengths and memory; 1 without O_DIRECT

@@ -654,6 +654,43 @@ TEST(FileUnderEverySchedule, GrowsToTheFarthestOfThoseThatGrowIt) {
   }
 }
 
+// The kernel tells of lost writes once: to one of those that wait for it at the same time.
+TEST(FileUnderEverySchedule, SucceedsInNothingDurableOnceAFlushHasFailed) {
+  for (std::uint64_t seed = 0; seed < 300; ++seed) {
+    SimPlace place(seed);
+    place.disk.chaos.delays = 1;
+    place.disk.make("a", 8192);
+    FileGraph file(place);
+    ASSERT_OK(file.open("a"));
+    ASSERT_OK(file.attach());
+    place.disk.fail(sim::Call::sync, 1 + static_cast<unsigned>(seed % 2), EIO);
+    const std::string data(512, 'a');
+    const ConstBuffers list(bytes_of(data));
+    Gate gate;
+    bool failed = false;
+    const auto note = [](Task<> task, bool& after_failure) -> asio::awaitable<void> {
+      const Result<> done = co_await std::move(task);
+      EXPECT_FALSE(after_failure && done);
+      after_failure = after_failure || !done;
+    };
+    const auto start = [&](Task<> task) {
+      spawn(place.world.home.executor, gate.enter_anyway(), note(std::move(task), failed));
+    };
+
+    graph::ZeroFlags durable;
+    durable.fua = true;
+    graph::WriteFlags fua;
+    fua.fua = true;
+    start(file.view->write_zeroes({4096, 512}, durable));
+    start(file.view->flush());
+    start(file.view->write(0, list, fua));
+    place.world.scheduler.run();
+
+    ASSERT_TRUE(failed) << "seed " << seed;
+    ASSERT_FALSE(HasFailure()) << "seed " << seed;
+  }
+}
+
 TEST_F(FileOnASimulatedDisk, LeavesNothingBehindWhenItCanNotBeMadeThatLong) {
   disk.fail(sim::Call::truncate, 1, EFBIG);
 

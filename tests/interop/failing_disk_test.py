@@ -57,7 +57,7 @@ def serving(folder, disk, engine, driver="file", launcher=()):
     """Exports `disk`, and `other` on the disk of the machine."""
     other = folder / "other"
     config = folder / "gantry.toml"
-    config.write_text(f'[server]\nlisten = "unix:sock"\nio-engine = "{engine}"\n' + "".join(
+    config.write_text(f'[server]\nlisten = "unix:sock"\nworkers = 1\nio-engine = "{engine}"\n' + "".join(
         f'[nodes.{name}]\ndriver = "{kind}"\nfilename = "{file}"\n[exports.{name}]\nnode = "{name}"\nwritable = true\n'
         for name, kind, file in (("disk", driver, disk), ("other", "file", sparse_file(other, MiB)))))
     return Server(["serve", config], 1, folder, launcher)

@@ -26,6 +26,88 @@ TEST(Lobby, IsEmptyWhenTheLastClientHasLeft) {
   EXPECT_TRUE(empty);
 }
 
+HostOptions limited(const nbd::LobbyOptions& lobby) {
+  HostOptions options;
+  options.lobby = lobby;
+  return options;
+}
+
+TEST(Lobby, TurnsAwayWhoHasTooManyConnectionsFromElsewhere) {
+  NbdHost host;
+  const sim::Line line = host.line_from("10.0.0.1");
+  for (std::size_t i = 0; i < nbd::origin_max_default; ++i) host.attached("disk", {}, line);
+
+  WireClient& one_too_many = host.client(line);
+  WireClient& other = host.attached("disk", {}, host.line_from("10.0.0.2"));
+  WireClient& local = host.attached();
+
+  EXPECT_EQ(one_too_many.hears_the_rest(), "");
+  EXPECT_TRUE(one_too_many.was_closed());
+  EXPECT_TRUE(other.does(cmd::flush, 0, 0).good());
+  EXPECT_TRUE(local.does(cmd::flush, 0, 0).good());
+  EXPECT_EQ(host.lines_with("turned away").size(), 1U);
+}
+
+TEST(Lobby, LimitsThisMachineOnlyWhenTold) {
+  nbd::LobbyOptions options;
+  options.origin_max = 2;
+  NbdHost host(limited(options));
+  host.attached();
+  host.attached();
+
+  EXPECT_EQ(host.client().hears_the_rest(), "");
+}
+
+TEST(Lobby, GivesAPlaceToTheNextWhenOneLeaves) {
+  nbd::LobbyOptions options;
+  options.clients_max = 2;
+  NbdHost host(limited(options));
+  host.attached().leaves();
+  host.attached();
+  host.world.scheduler.settle();
+
+  EXPECT_TRUE(host.attached().does(cmd::flush, 0, 0).good());
+  EXPECT_EQ(host.client().hears_the_rest(), "");
+  EXPECT_EQ(host.lobby.clients(), 2U);
+}
+
+TEST(Lobby, LetsAsManyHaggleAsItIsToldAndTheOldestGivesWay) {
+  nbd::LobbyOptions options;
+  options.guests_max = 2;
+  NbdHost host(limited(options));
+  WireClient& oldest = host.client();
+  WireClient& older = host.client();
+
+  WireClient& newest = host.client();
+
+  EXPECT_EQ(newest.hears(18).size(), 18U);
+  EXPECT_EQ(older.hears(18).size(), 18U);
+  oldest.hears_the_rest();
+  EXPECT_TRUE(oldest.was_closed());
+  EXPECT_FALSE(older.was_closed());
+}
+
+TEST(Lobby, EndsWithWhoAsksForMoreThanItIsTold) {
+  nbd::LobbyOptions options;
+  options.options_max = 3;
+  options.option_length_max = 8192;
+  HostOptions few = limited(options);
+  few.exports = {"disk"};
+  NbdHost host(few);
+  WireClient& chatty = host.client();
+  WireClient& wordy = host.client();
+  chatty.greets();
+  wordy.greets();
+
+  for (int i = 0; i < 3 + 2; ++i) EXPECT_EQ(chatty.asks(99).end(), rep::err_unsup);
+  EXPECT_EQ(chatty.asks(99).end(), 0U);
+  EXPECT_EQ(wordy.asks(99, std::string(8192, 'x')).end(), rep::err_unsup);
+  EXPECT_EQ(wordy.asks(99, std::string(8193, 'x')).end(), 0U);
+
+  EXPECT_TRUE(chatty.was_closed());
+  EXPECT_TRUE(wordy.was_closed());
+}
+
 // What programs may read of the log's last line that has `part` in it.
 std::string fields_of(const NbdHost& host, std::string_view part) {
   const sim::MemoryLog& log = host.world.log;

@@ -59,6 +59,7 @@ SysTask<T> FailingEngine::pass(SysTask<T> task) {
 
 class FailingFile final : public EngineFile {
  public:
+  std::unique_ptr<HandedFile> hand_over() override { std::abort(); }  // it belongs to one worker
   FailingFile(FailingEngine& engine, std::unique_ptr<EngineFile> real)
       : engine_(engine), real_(std::move(real)) {
     ++engine_.open_files_;
@@ -154,6 +155,10 @@ SysTask<std::unique_ptr<EngineFile>> FailingEngine::open(const std::string& path
   auto opened = co_await pass(real_.open(path, flags));
   if (!opened) co_return std::unexpected(opened.error());
   co_return std::make_unique<FailingFile>(*this, *std::move(opened));
+}
+
+std::unique_ptr<EngineFile> FailingEngine::take_over(std::unique_ptr<HandedFile>) {
+  std::abort();  // it belongs to one worker
 }
 
 SysTask<> FailingEngine::remove(const std::string& path) {

@@ -47,6 +47,7 @@ class FailingEngine final : public Engine {
 
   std::string_view name() const override { return "failing"; }
   SysTask<std::unique_ptr<EngineFile>> open(const std::string& path, OpenFlags flags) override;
+  std::unique_ptr<EngineFile> take_over(std::unique_ptr<HandedFile> file) override;
   SysTask<> remove(const std::string& path) override;
 
  private:

@@ -133,6 +133,8 @@ graph::Limits Probe::own_limits() const {
 
 NbdHost::NbdHost(HostOptions options)
     : world(options.seed),
+      memory(options.memory),
+      branch(memory, world.home.executor),
       graph(world.home, drivers),
       server(world.home, options.server),
       lobby(world.home, options.lobby,
@@ -140,6 +142,7 @@ NbdHost::NbdHost(HostOptions options)
               server.attach(std::move(stream), std::move(session), std::move(ticket));
             }),
       options_(options) {
+  if (options.memory > 0) world.home.memory = &branch;
   for (const std::string& name : options_.exports) {
     const bool large = name == "disk";
     Probe& probe =
@@ -171,10 +174,10 @@ NbdHost::~NbdHost() {
 Probe& NbdHost::serve(std::string name, std::uint64_t size, bool writable,
                       std::string description) {
   const std::string node_name = name.empty() ? "default" : name;
-  Options memory;
-  memory.set("driver", text_value("memory"));
-  memory.set("size", text_value(std::to_string(size)));
-  const auto below = world.run(graph.add(node_name + "-memory", memory));
+  Options bytes;
+  bytes.set("driver", text_value("memory"));
+  bytes.set("size", text_value(std::to_string(size)));
+  const auto below = world.run(graph.add(node_name + "-memory", bytes));
   Options probing;
   probing.set("driver", text_value("probe"));
   probing.set("file", text_value(node_name + "-memory"));
@@ -207,6 +210,12 @@ Probe& NbdHost::probe(std::string_view node) { return *probes_.find(node)->secon
 sim::Line NbdHost::line() const {
   sim::Line line;
   line.segments = options_.segments;
+  return line;
+}
+
+sim::Line NbdHost::line_from(std::string origin) const {
+  sim::Line line = NbdHost::line();
+  line.origin = std::move(origin);
   return line;
 }
 

@@ -62,6 +62,7 @@ struct HostOptions {
   Segments segments = Segments::whole;
   nbd::LobbyOptions lobby;
   nbd::ServerOptions server;
+  std::size_t memory = 0;  // bytes that all connections share; 0: no limit
   std::vector<std::string> exports = {"disk", "ro", "", "block512", "block4096", "broken"};
   HostOptions() = default;
   HostOptions(Segments pieces) : segments(pieces) {}
@@ -94,6 +95,8 @@ class NbdHost {
   WireClient& attached(std::string_view name, Attach how, const sim::Line& line);
   void attach(WireClient& client, std::string_view name, Attach how);
   sim::Line line() const;
+  // Of clients on another machine.
+  sim::Line line_from(std::string origin) const;
 
   Probe& probe(std::string_view node);  // under the export of that name; "" is called "default"
   // Puts an export in front of a probe over `size` bytes of memory.
@@ -115,6 +118,8 @@ class NbdHost {
   std::vector<std::string> lines_with(std::string_view part) const;
 
   sim::World world;
+  MemoryAccount memory;
+  MemoryBranch branch;
   graph::Graph graph;
   nbd::Server server;
   nbd::Lobby lobby;

@@ -247,6 +247,7 @@ void Disk::crash() {
 
 class SimFile final : public EngineFile {
  public:
+  std::unique_ptr<HandedFile> hand_over() override { std::abort(); }  // it belongs to one worker
   using Inode = Disk::Inode;
   SimFile(Disk& disk, Scheduler& scheduler, std::shared_ptr<Inode> inode, OpenFlags flags)
       : disk_(disk),
@@ -579,6 +580,10 @@ class SimFile final : public EngineFile {
   std::optional<FileAccess> other_;
   const unsigned epoch_;
 };
+
+std::unique_ptr<EngineFile> SimEngine::take_over(std::unique_ptr<HandedFile>) {
+  std::abort();  // it belongs to one worker
+}
 
 SysTask<std::unique_ptr<EngineFile>> SimEngine::open(const std::string& path, OpenFlags flags) {
   if (const int error = disk_.count(Call::open); error != 0) {

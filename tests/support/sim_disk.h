@@ -127,6 +127,7 @@ class SimEngine final : public Engine {
   SimEngine(Disk& disk, Scheduler& scheduler) : disk_(disk), scheduler_(scheduler) {}
   std::string_view name() const override { return "simulation"; }
   SysTask<std::unique_ptr<EngineFile>> open(const std::string& path, OpenFlags flags) override;
+  std::unique_ptr<EngineFile> take_over(std::unique_ptr<HandedFile> file) override;
   SysTask<> remove(const std::string& path) override;
 
  private:

@@ -72,8 +72,12 @@ class Pipe {
 };
 
 SimStream::SimStream(Scheduler& scheduler, std::shared_ptr<Pipe> in, std::shared_ptr<Pipe> out,
-                     std::string name)
-    : scheduler_(scheduler), in_(std::move(in)), out_(std::move(out)), name_(std::move(name)) {}
+                     std::string name, std::string origin)
+    : scheduler_(scheduler),
+      in_(std::move(in)),
+      out_(std::move(out)),
+      name_(std::move(name)),
+      origin_(std::move(origin)) {}
 
 SimStream::~SimStream() { close(); }
 
@@ -146,7 +150,8 @@ std::uint64_t SimStream::writes_of_peer() const { return in_->puts; }
 StreamPair stream_pair(Scheduler& scheduler, const Line& line, std::string client_name) {
   const auto to_server = std::make_shared<Pipe>(line.segments, Segments::whole, line.to_server_max);
   const auto to_client = std::make_shared<Pipe>(Segments::whole, line.segments, line.to_client_max);
-  return {std::make_unique<SimStream>(scheduler, to_server, to_client, std::move(client_name)),
+  return {std::make_unique<SimStream>(scheduler, to_server, to_client, std::move(client_name),
+                                      line.origin),
           std::make_unique<SimStream>(scheduler, to_client, to_server, "the server")};
 }
 

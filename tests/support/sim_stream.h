@@ -20,7 +20,7 @@ class Pipe;  // one direction
 class SimStream final : public Stream {
  public:
   SimStream(Scheduler& scheduler, std::shared_ptr<Pipe> in, std::shared_ptr<Pipe> out,
-            std::string name);
+            std::string name, std::string origin = "");
   ~SimStream() override;
 
   Result<std::size_t> read_now(std::span<std::byte> out) override;
@@ -29,6 +29,8 @@ class SimStream final : public Stream {
   Task<> writable() override;
   void close() override;
   std::string peer() const override { return name_; }
+  std::string origin() const override { return origin_; }
+  bool is_local() const override { return origin_.empty(); }
 
   // Half-close: the peer reads what was sent, then the end; it can still send.
   void end();
@@ -50,6 +52,7 @@ class SimStream final : public Stream {
   std::shared_ptr<Pipe> in_;
   std::shared_ptr<Pipe> out_;
   std::string name_;
+  std::string origin_;
   bool closed_ = false;
   bool someone_reads_ = false;
   bool someone_writes_ = false;
@@ -59,6 +62,7 @@ struct Line {
   Segments segments = Segments::whole;    // of what the server reads and writes
   std::size_t to_server_max = 256 * KiB;  // bytes under way
   std::size_t to_client_max = 256 * KiB;
+  std::string origin;  // of the client; "": this machine
 };
 
 struct StreamPair {

@@ -40,6 +40,7 @@ class NoEngine final : public Engine {
  public:
   std::string_view name() const override { return "none"; }
   SysTask<std::unique_ptr<EngineFile>> open(const std::string&, OpenFlags) override;
+  std::unique_ptr<EngineFile> take_over(std::unique_ptr<HandedFile>) override { return nullptr; }
   SysTask<> remove(const std::string&) override;
 };
 

@@ -1,0 +1,97 @@
+#include "graph/base/memory_account.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/support/world.h"
+
+namespace {
+
+// Takes `bytes`, and notes who it was.
+asio::awaitable<void> take(MemoryBranch& branch, std::size_t bytes, int who,
+                           std::vector<int>& order, const bool& given_up) {
+  const bool taken = co_await branch.take(bytes, given_up);
+  order.push_back(taken ? who : -who);
+}
+
+class AnAccount : public testing::Test {
+ protected:
+  void start(MemoryBranch& branch, std::size_t bytes, int who) {
+    spawn(world.home.executor, Gate::Pass(), take(branch, bytes, who, order, given_up));
+    world.scheduler.settle();
+  }
+
+  sim::World world{1};
+  MemoryAccount account{100};
+  MemoryBranch here{account, world.home.executor};
+  MemoryBranch there{account, world.home.executor};
+  std::vector<int> order;
+  bool given_up = false;
+};
+
+TEST_F(AnAccount, LendsAsMuchAsItHas) {
+  EXPECT_TRUE(here.try_take(60));
+  EXPECT_TRUE(there.try_take(40));
+  EXPECT_FALSE(here.try_take(1));
+
+  there.give(40);
+
+  EXPECT_TRUE(here.try_take(40));
+  EXPECT_EQ(account.used(), 100U);
+  here.give(100);
+}
+
+TEST_F(AnAccount, LendsMoreThanItHasToWhoeverIsAlone) {
+  EXPECT_TRUE(here.try_take(1000));
+  EXPECT_FALSE(there.try_take(1));
+
+  here.give(1000);
+
+  EXPECT_EQ(account.used(), 0U);
+}
+
+TEST_F(AnAccount, ServesThoseWhoWaitInTheirOrder) {
+  ASSERT_TRUE(here.try_take(90));
+  start(here, 50, 1);
+  start(here, 5, 2);  // would fit at once, and has to wait all the same
+  EXPECT_TRUE(order.empty());
+  EXPECT_TRUE(account.pressed());
+  EXPECT_FALSE(here.try_take(1));
+
+  here.give(45);
+  world.scheduler.settle();
+
+  EXPECT_EQ(order, (std::vector<int>{1, 2}));
+  EXPECT_FALSE(account.pressed());
+  here.give(100);
+}
+
+TEST_F(AnAccount, HearsOfWhatIsGivenBackOnAnotherWorker) {
+  ASSERT_TRUE(there.try_take(100));
+  start(here, 10, 1);
+  start(there, 10, 2);
+  EXPECT_TRUE(order.empty());
+
+  there.give(100);
+  world.scheduler.settle();
+
+  EXPECT_EQ(account.used(), 20U);
+  EXPECT_EQ(order.size(), 2U);
+  here.give(20);
+}
+
+TEST_F(AnAccount, LetsThoseGoWhoHaveGivenUp) {
+  ASSERT_TRUE(here.try_take(100));
+  start(here, 10, 1);
+
+  given_up = true;
+  here.wake();
+  world.scheduler.settle();
+
+  EXPECT_EQ(order, std::vector<int>{-1});
+  EXPECT_FALSE(account.pressed());
+  here.give(100);
+}
+
+}  // namespace

@@ -1,0 +1,184 @@
+// Four workers, sixteen connections to each export, with each engine: every byte is where it
+// belongs, whichever worker it went through.
+#include "src/site.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "formats/formats.h"
+#include "graph/protocol/protocol.h"
+#include "nbd/wire.h"
+#include "src/crew.h"
+#include "src/socket_stream.h"
+#include "src/toml.h"
+#include "tests/support/real_world.h"
+
+namespace app {
+namespace {
+
+constexpr std::array drivers{&graph::file_driver, &graph::memory_driver, &formats::raw_driver};
+constexpr std::size_t connections_per_export = 16;
+constexpr std::size_t rounds = 40;
+constexpr std::size_t block = 4096;
+constexpr std::uint64_t area = 256 * KiB;  // of each connection
+
+// A client on a thread of its own, over a socket that blocks.
+class BlockingClient {
+ public:
+  explicit BlockingClient(int descriptor) : descriptor_(descriptor) {}
+  ~BlockingClient() { ::close(descriptor_); }
+  BlockingClient(const BlockingClient&) = delete;
+  BlockingClient& operator=(const BlockingClient&) = delete;
+
+  bool attach(const std::string& name) {
+    std::array<std::byte, sizeof(nbd::Greeting)> greeting;
+    if (!hear(greeting)) return false;
+    const Be<std::uint32_t> flags = 3;
+    nbd::OptionHeader option;
+    option.magic = nbd::option_magic;
+    option.option = nbd::Option::export_name;
+    option.length = static_cast<std::uint32_t>(name.size());
+    std::array<std::byte, sizeof(nbd::ExportNameReply)> reply;
+    return say(bytes_of(flags)) && say(bytes_of(option)) && say(bytes_of(name)) && hear(reply);
+  }
+  bool write(std::uint64_t offset, std::span<const std::byte> data) {
+    return ask(nbd::Command::write, {offset, data.size()}) && say(data) && was_good();
+  }
+  bool read(std::uint64_t offset, std::span<std::byte> out) {
+    return ask(nbd::Command::read, {offset, out.size()}) && was_good() && hear(out);
+  }
+  bool flush() { return ask(nbd::Command::flush, {}) && was_good(); }
+  void leave() { (void)ask(nbd::Command::disconnect, {}); }
+
+ private:
+  bool ask(nbd::Command command, Range range) {
+    nbd::RequestHeader request;
+    request.magic = nbd::request_magic;
+    request.flags = 0;
+    request.command = command;
+    request.cookie = ++cookie_;
+    request.offset = range.offset;
+    request.length = static_cast<std::uint32_t>(range.length);
+    return say(bytes_of(request));
+  }
+  bool was_good() {
+    nbd::SimpleReply reply;
+    return hear(std::as_writable_bytes(std::span(&reply, 1))) &&
+           reply.error == nbd::WireError::none && reply.cookie == cookie_;
+  }
+  bool say(std::span<const std::byte> bytes) {
+    return ::send(descriptor_, bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+           static_cast<ssize_t>(bytes.size());
+  }
+  bool hear(std::span<std::byte> bytes) {
+    return ::recv(descriptor_, bytes.data(), bytes.size(), MSG_WAITALL) ==
+           static_cast<ssize_t>(bytes.size());
+  }
+  const int descriptor_;
+  std::uint64_t cookie_ = 0;
+};
+
+// Writes its own area and reads it back. False at the first byte that is wrong.
+bool work(int descriptor, const std::string& name, std::size_t number) {
+  BlockingClient client(descriptor);
+  if (!client.attach(name)) return false;
+  std::array<std::byte, block> mine;
+  std::array<std::byte, block> read;
+  bool good = true;
+  for (std::size_t round = 0; round < rounds && good; ++round) {
+    const std::uint64_t at = number * area + round % (area / block) * block;
+    mine.fill(static_cast<std::byte>(number * 7 + round + 1));
+    good = client.write(at, mine) && client.read(at, read) && read == mine;
+    if (round % 8 == 7) good = good && client.flush();
+  }
+  client.leave();
+  return good;
+}
+
+class ManyWorkers : public testing::TestWithParam<EngineKind> {};
+
+std::vector<std::string> make_files(const test::TempDir& folder, std::size_t count) {
+  std::vector<std::string> paths;
+  for (std::size_t i = 0; i < count; ++i) {
+    paths.push_back(folder.path("disk" + std::to_string(i)));
+    std::ofstream(paths.back()).close();
+    std::filesystem::resize_file(paths.back(), connections_per_export * area);
+  }
+  return paths;
+}
+
+std::string config_of(const std::vector<std::string>& paths) {
+  std::string text = "[server]\nmax-connections = 1000\nmax-handshakes = 1000\n";
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    const std::string number = std::to_string(i);
+    text += "[nodes.file" + number + "]\ndriver = 'file'\nfilename = '" + paths[i] +
+            "'\n[nodes.disk" + number + "]\ndriver = 'raw'\nfile = 'file" + number +
+            "'\n[exports.disk" + number + "]\nnode = 'disk" + number + "'\nwritable = true\n";
+  }
+  return text;
+}
+
+// The whole life of a site: opened, used by all clients twice, closed.
+Task<int> live(Worker& front, Site& site, std::size_t exports, std::size_t& good) {
+  CO_CHECK(co_await site.open());
+  for (int turn = 0; turn < 2; ++turn) {  // the second time, every cell is without clients first
+    std::vector<std::thread> clients;
+    std::vector<int> outcomes(exports * connections_per_export);
+    for (std::size_t i = 0; i < outcomes.size(); ++i) {
+      std::array<int, 2> ends{};
+      if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) std::abort();
+      auto stream = socket_stream(front.home().executor, ends[0]);
+      if (!stream) co_return std::unexpected(std::move(stream).error());
+      site.lobby().receive(*std::move(stream));
+      clients.emplace_back([&outcomes, i, exports, peer = ends[1]] {
+        outcomes[i] = work(peer, "disk" + std::to_string(i % exports), i / exports) ? 1 : 0;
+      });
+    }
+    co_await site.lobby().empty();
+    for (std::thread& client : clients) client.join();
+    for (const int outcome : outcomes) good += static_cast<std::size_t>(outcome);
+  }
+  CO_CHECK(co_await site.close());
+  co_return 0;
+}
+
+TEST_P(ManyWorkers, CarryOutWhatManyClientsAsk) {
+  constexpr std::size_t exports = 6;
+  test::TempDir folder;
+  const auto root = parse_toml(config_of(make_files(folder, exports)), "a.toml");
+  ASSERT_TRUE(root);
+  const auto config = read_config(*root, drivers);
+  ASSERT_TRUE(config) << config.error().message;
+  const std::unique_ptr<Log> log = stderr_log(LogLevel::error);
+  auto front = Worker::create(*log, GetParam());
+  if (!front) GTEST_SKIP() << front.error().message;
+  MemoryAccount memory(64 * MiB);
+  std::size_t good = 0;
+  {
+    auto crew = Crew::create(4, GetParam(), *log, memory);
+    ASSERT_TRUE(crew) << crew.error().message;
+    Site site((*front)->home(), (*crew)->homes(), *config, drivers);
+
+    const Result<int> status = (*front)->run(live(**front, site, exports, good));
+
+    EXPECT_TRUE(status) << status.error().message;
+  }
+
+  EXPECT_EQ(good, 2 * exports * connections_per_export);
+  EXPECT_EQ(memory.used(), 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, ManyWorkers,
+                         testing::Values(EngineKind::io_uring, EngineKind::threads),
+                         [](const auto& tested) {
+                           return tested.param == EngineKind::io_uring ? "io_uring" : "threads";
+                         });
+
+}  // namespace
+}  // namespace app
