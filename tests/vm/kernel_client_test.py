@@ -2,9 +2,10 @@
 """kernel_client_test.py GANTRY CACHE: the real Linux kernel client uses the exports of GANTRY serve.
 
 A virtual machine attaches an export with nbd-client, lives on it with ext4, trims it, detaches,
-reads it through a read-only export, and last is cut off in the middle of writing. Each fact is one
-line of TAP; what the guest sees and what happens to the image on this side are both looked at.
-CACHE keeps the guest's kernel between runs."""
+reads it through a read-only export, finds it again when the server has been restarted, loses its
+client in the middle of writing and repairs what that left, and last is cut off itself in the middle
+of writing. Each fact is one line of TAP; what the guest sees and what happens to the image on this
+side are both looked at. CACHE keeps the guest's kernel between runs."""
 import hashlib
 import random
 import signal
@@ -17,6 +18,9 @@ from server import DISK_SIZE, Image, Server
 from tap import EndsAll, Tap, expect
 
 TIME_LIMIT_S = 240
+MODULES = ("nbd", "ext4")
+PROGRAMS = ("nbd-client", "mke2fs", "e2fsck")
+ENDLESS = "dd if=/payload of=/mnt/endless bs=64k oflag=direct conv=notrunc"
 PAYLOAD = random.Random(10809).randbytes(8 << 20)
 SMALL_FILES = 100
 
@@ -107,16 +111,54 @@ def reading_only(tap, guest, server, image):
         expect("image", image.digest(), untouched)
 
 
+def restarting(tap, guest, server, image):
+    with tap.fact("the server is restarted between umount and mount, and every file is the same"):
+        attach(guest, server, "disk")
+        guest.sh("mount -t ext4 /dev/nbd0 /mnt && cp /payload /mnt/restarted && umount /mnt")
+        detach(guest)
+        before = image.digest()
+        expect("status", server.stop(), 0)
+        server.start()
+        server.wait_until_listening()
+        expect("image", image.digest(), before)
+        attach(guest, server, "disk")
+        guest.sh("echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/nbd0 /mnt")
+        expect_files(guest)
+        expect("checksum", guest.sh("md5sum < /mnt/restarted").split()[0], md5(PAYLOAD))
+        guest.sh("umount /mnt")
+        detach(guest)
+
+
+def losing_the_client(tap, guest, server):
+    with tap.fact("nbd-client is killed while the kernel writes, and the writes fail"):
+        # without netlink the program stays, and the connection goes with it
+        attach(guest, server, "disk", "-nonetlink")
+        guest.sh("mount -t ext4 /dev/nbd0 /mnt && cp /payload /mnt/before && sync")
+        write_endlessly(guest)
+        guest.sh("kill -9 $(pidof nbd-client); until [ -e /tmp/over ]; do sleep 0.05; done")
+        guest.sh("umount /mnt")
+
+    with tap.fact("a new client repairs and mounts the file system: every synced file is there"):
+        attach(guest, server, "disk")
+        said = guest.sh("/sbin/e2fsck -fp /dev/nbd0; [ $? -le 1 ]")
+        assert "recovering journal" in said, f"there was nothing to repair:\n{said}"
+        guest.sh("echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/nbd0 /mnt")
+        expect_files(guest)
+        expect("checksum", guest.sh("md5sum < /mnt/before").split()[0], md5(PAYLOAD))
+
+    with tap.fact("and it goes on writing"):
+        guest.sh("cp /payload /mnt/after && umount /mnt")
+        guest.sh("echo 3 > /proc/sys/vm/drop_caches && /sbin/e2fsck -fn /dev/nbd0")
+        detach(guest)
+
+
 def vanishing(tap, guest, server):
     with tap.fact("the kernel attaches again and syncs a file"):
         attach(guest, server, "disk")
         guest.sh("mount -t ext4 /dev/nbd0 /mnt && cp /payload /mnt/kept && sync")
 
     with tap.fact("the server outlives a client that vanishes while it writes"):
-        write = "dd if=/payload of=/mnt/endless bs=64k oflag=direct conv=notrunc"
-        guest.sh("mkfifo /tmp/under-way")
-        guest.sh(f"({write} && echo > /tmp/under-way; while {write}; do :; done)"
-                 " > /dev/null 2>&1 & cat /tmp/under-way")
+        write_endlessly(guest)
         guest.kill()
         for export, read_only in (("disk", False), ("ro", True)):
             info = server.info(export)
@@ -133,7 +175,7 @@ def afterwards(tap, server, image):
         image.fsck()
 
     with tap.fact("every file synced before the end has its checksum"):
-        for name in ("/payload", "/kept"):
+        for name in ("/payload", "/restarted", "/before", "/after", "/kept"):
             expect(f"{name}: checksum", image.digest_of(name), md5(PAYLOAD))
 
 
@@ -144,6 +186,13 @@ def attach(guest, server, export, options=""):
 def detach(guest):
     guest.sh("nbd-client -d /dev/nbd0")
     assert guest.fails("nbd-client -c /dev/nbd0"), "still attached"
+
+
+def write_endlessly(guest):
+    """Returns when writing is under way. It ends with the first write that fails."""
+    guest.sh("rm -f /tmp/under-way /tmp/over && mkfifo /tmp/under-way")
+    guest.sh(f"({ENDLESS} && echo > /tmp/under-way; while {ENDLESS}; do :; done; echo > /tmp/over)"
+             " > /dev/null 2>&1 & cat /tmp/under-way")
 
 
 def md5(content):
@@ -168,7 +217,8 @@ def scenario(tap, gantry, cache, folder):
     payload.write_bytes(PAYLOAD)
     kernel = Kernel(cache)
 
-    with Server(gantry, folder) as server, Machine(kernel, [payload], folder) as guest:
+    with (Server(gantry, folder) as server,
+          Machine(kernel, folder, PROGRAMS, MODULES, [payload]) as guest):
         try:
             booting(tap, guest, server)
             attaching(tap, guest, server)
@@ -176,6 +226,8 @@ def scenario(tap, gantry, cache, folder):
             trimming(tap, guest, image)
             detaching(tap, guest, image)
             reading_only(tap, guest, server, image)
+            restarting(tap, guest, server, image)
+            losing_the_client(tap, guest, server)
             vanishing(tap, guest, server)
             afterwards(tap, server, image)
         finally:

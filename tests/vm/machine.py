@@ -8,11 +8,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from monitor import Monitor
 from tap import EndsAll
 
 HOST = "10.0.2.2"  # the host's loopback, as the guest's user-mode network shows it
-MODULES = ("virtio_pci", "virtio_net", "nbd", "ext4")
-PROGRAMS = ("nbd-client", "mke2fs", "e2fsck")  # the rest is busybox
+GUEST = "10.0.2.15"  # the guest, seen from itself
+MODULES = ("virtio_pci", "virtio_net")  # of every guest
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 GUEST_INIT = Path(__file__).with_name("init")
 
@@ -80,30 +81,31 @@ class Kernel:
 
 
 def install_program(name, root):
-    """Copies a program of this machine, and the libraries it loads, into the guest's files."""
+    """Copies a program of this machine (its name, or a path), and the libraries it loads, into the
+    guest's files."""
     program = shutil.which(name, path=SYSTEM_PATH)
     if not program:
         raise FileNotFoundError(f"{name}: not installed")
-    shutil.copy(program, root / "sbin" / name)
+    shutil.copy(program, root / "sbin" / Path(name).name)
     for library in re.findall(r"(/\S+) \(0x", run("ldd", program)):
         target = root / library.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, target)
 
 
-def pack_guest(kernel, files, scratch):
+def pack_guest(kernel, programs, modules, files, scratch):
     """Builds the initramfs: busybox, the programs, the modules, our init, and `files` in /."""
     root = scratch / "guest"
     (root / "bin").mkdir(parents=True)
     (root / "sbin").mkdir()
     shutil.copy("/bin/busybox", root / "bin")
-    for name in PROGRAMS:
+    for name in programs:
         install_program(name, root)
-    kernel.install_modules(MODULES, root)
+    kernel.install_modules(modules, root)
     for file in files:
         shutil.copy(file, root)
     init = root / "init"
-    init.write_text(GUEST_INIT.read_text().replace("MODULES", " ".join(MODULES)))
+    init.write_text(GUEST_INIT.read_text().replace("MODULES", " ".join(modules)))
     init.chmod(0o755)
 
     archive = scratch / "initramfs.cpio"
@@ -112,22 +114,38 @@ def pack_guest(kernel, files, scratch):
     return archive
 
 
-class Machine:
-    """A running guest. `files` are found in its root folder."""
+def plugged(disk, slot):
+    """A disk in a slot from which it can be pulled. The guest finds it by its serial number."""
+    name = disk.stem
+    return ["-blockdev", f"driver=raw,node-name={name},discard=unmap,file.driver=file,"
+                         f"file.filename={disk},file.discard=unmap",
+            "-device", f"pcie-root-port,id=slot-{name},chassis={slot},slot={slot}",
+            "-device", f"virtio-blk-pci,id={name},bus=slot-{name},drive={name},serial={name}"]
 
-    def __init__(self, kernel, files, scratch):
+
+class Machine:
+    """A running guest: busybox, more `programs` and `modules`, and `files` in its root folder.
+    `disks` are images by the names of which they are plugged in and pulled; `ports` of the guest
+    can be reached from this side."""
+
+    def __init__(self, kernel, scratch, programs=(), modules=(), files=(), disks=(), ports=()):
         self._console = scratch / "console.log"
         self._transcript = []
+        initramfs = pack_guest(kernel, programs, (*MODULES, *modules), files, scratch)
+        network = ["user", "id=net", *(f"hostfwd=tcp:127.0.0.1:0-{GUEST}:{port}" for port in ports)]
+        slots = [word for number, disk in enumerate(disks, 1) for word in plugged(disk, number)]
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL",  # the guest never outlives the test, however it ends
              "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-m", "512",
              "-nodefaults", "-display", "none", "-no-reboot",
-             "-kernel", str(kernel.image), "-initrd", str(pack_guest(kernel, files, scratch)),
+             "-kernel", str(kernel.image), "-initrd", str(initramfs),
              "-append", "console=ttyS0 quiet panic=-1",
-             "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
+             "-netdev", ",".join(network), "-device", "virtio-net-pci,netdev=net,romfile=",
+             *slots, "-qmp", f"unix:{scratch}/qmp,server=on,wait=off",
              "-serial", f"file:{self._console}", "-serial", "stdio"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace")
+        self._monitor = scratch / "qmp"
 
     def __enter__(self):
         return self
@@ -137,6 +155,13 @@ class Machine:
 
     def wait_until_ready(self):
         self._answer()
+        self.monitor = Monitor(self._monitor)
+
+    def port(self, number):
+        """Of 127.0.0.1, where the guest's port of this number is."""
+        listed = self.monitor.human("info usernet")
+        return int(re.search(rf"HOST_FORWARD\]\s+\d+\s+127.0.0.1\s+(\d+)\s+{GUEST}\s+{number}\s",
+                             listed)[1])
 
     def sh(self, command):
         """What a shell command prints in the guest. Raises CommandFailed unless its status is 0."""

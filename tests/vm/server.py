@@ -65,18 +65,21 @@ class Image:
 
 
 class Server:
-    """GANTRY serve, in a folder of its own."""
+    """GANTRY serve, in a folder of its own. May be started again after a stop, on another port."""
 
     def __init__(self, gantry, folder):
         config = folder / "vm.toml"
         config.write_text(CONFIG)
         self.log = []
+        self._command = ["setpriv", "--pdeathsig", "KILL", gantry, "serve", config]
+        self.start()
+
+    def start(self):
         self._listening = threading.Event()
-        self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", gantry, "serve", config],
-            stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=subprocess.PIPE,
-            text=True, errors="replace")
-        threading.Thread(target=self._follow_log, daemon=True).start()
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=sys.stderr,
+                                         stderr=subprocess.PIPE, text=True, errors="replace")
+        threading.Thread(target=self._follow_log, args=(self._process, self._listening),
+                         daemon=True).start()
 
     def __enter__(self):
         return self
@@ -87,10 +90,10 @@ class Server:
 
     def wait_until_listening(self):
         self._listening.wait()
-        found = re.search(r"listening on tcp:127\.0\.0\.1:(\d+)", "\n".join(self.log))
-        if not found:
+        found = re.findall(r"listening on tcp:127\.0\.0\.1:(\d+)", "\n".join(self.log))
+        if not found or self._process.poll() is not None:
             raise EndsAll("the server ended before it listened")
-        self.port = int(found[1])
+        self.port = int(found[-1])
 
     def info(self, export):
         report = run("nbdinfo", "--json", f"nbd://127.0.0.1:{self.port}/{export}")
@@ -102,12 +105,12 @@ class Server:
         self._process.terminate()
         return self._process.wait()
 
-    def _follow_log(self):
-        for line in self._process.stderr:
+    def _follow_log(self, process, listening):
+        for line in process.stderr:
             self.log.append(line.rstrip())
             if "listening on tcp:" in line:
-                self._listening.set()
-        self._listening.set()
+                listening.set()
+        listening.set()
 
 
 def file_md5(path):
