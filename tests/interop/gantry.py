@@ -82,7 +82,8 @@ class Server:
                                         stderr=subprocess.PIPE, text=True, errors="replace")
         _servers.append(self)
         lines = queue.Queue()
-        threading.Thread(target=self._read_log, args=[lines], daemon=True).start()
+        self.reader = threading.Thread(target=self._read_log, args=[lines], daemon=True)  # until the log is whole
+        self.reader.start()
         try:
             while listeners:
                 line = lines.get(timeout=PATIENCE)
