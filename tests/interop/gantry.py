@@ -82,7 +82,8 @@ class Server:
                                         stderr=subprocess.PIPE, text=True, errors="replace")
         _servers.append(self)
         lines = queue.Queue()
-        threading.Thread(target=self._read_log, args=[lines], daemon=True).start()
+        self.reader = threading.Thread(target=self._read_log, args=[lines], daemon=True)  # until the log is whole
+        self.reader.start()
         try:
             while listeners:
                 line = lines.get(timeout=PATIENCE)
@@ -154,10 +155,10 @@ def serve(folder, exports, listen=("unix:sock", "tcp:127.0.0.1:0")):
     return serve_toml(folder, toml, listen)
 
 
-def serve_toml(folder, toml, listen=("unix:sock",)):
+def serve_toml(folder, toml, listen=("unix:sock",), engine=ENGINE):
     """Serves what a configuration without [server] says."""
     config = folder / "gantry.toml"
-    config.write_text(f'[server]\nlisten = {list(listen)}\nio-engine = "{ENGINE}"\n{toml}')
+    config.write_text(f'[server]\nlisten = {list(listen)}\nio-engine = "{engine}"\n{toml}')
     return Server(["serve", config], len(listen), folder)
 
 

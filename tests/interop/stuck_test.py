@@ -1,20 +1,25 @@
 #!/usr/bin/python3
 """Storage that hangs: files on a FUSE mount whose server is stopped by SIGSTOP, and a block device that lies in one,
 beside a file on a local disk; all of them exports of one worker. The kernel lets nobody out of a call into such a mount
-before its server goes on."""
+before its server goes on; a process that ends it lets out of most."""
 import contextlib
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import nbd
 
 from gantry import PATIENCE, Server, Skip, equal, main, noise, run, sparse_file, test
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import replay  # noqa: E402
+
 MiB = 1 << 20
+ENGINES = "io_uring", "threads"
 STUCK = 3  # files on the mount
 REQUESTS = 100  # at once, of each of them
 
@@ -74,11 +79,15 @@ def node_and_export(name, driver, file, more=""):
             f'[exports.{name}]\nnode = "{name}"\nwritable = true\n')
 
 
+def head(engine, more=""):
+    return f'[server]\nlisten = "unix:sock"\nworkers = 1\nio-engine = "{engine}"\n{more}'
+
+
 @contextlib.contextmanager
 def serving(folder, mount, engine):
     """Exports `quick`, on a local disk, and others on the mount: gives the server and their names."""
     files = {f"stuck{i}": sparse_file(mount / f"stuck{i}", 4 * MiB) for i in range(STUCK)}
-    toml = f'[server]\nlisten = "unix:sock"\nworkers = 1\nio-engine = "{engine}"\n'
+    toml = head(engine)
     toml += node_and_export("quick", "file", sparse_file(folder / "quick", 4 * MiB))
     toml += "".join(node_and_export(name, "file", file) for name, file in files.items())
     with loop_device(sparse_file(mount / "device", 4 * MiB)) as device:
@@ -96,26 +105,25 @@ def client_of(server, name):
     return client
 
 
-def send_many(client):
-    """Reads, writes, flushes and the like, none of which is waited for; gives what will hold their errors."""
+EVERYTHING = "read", "write", "read", "write", "read", "write", "read", "flush", "zero", "trim"
+CHANGES = "write", "write", "flush", "zero", "trim"
+
+
+def send_many(client, kinds=EVERYTHING):
+    """Requests that are not waited for; gives what will hold their errors."""
     errors = []
 
     def done(error):
         errors.append(error.value)
         return 1
 
+    ask = {"read": lambda offset: client.aio_pread(nbd.Buffer(4096), offset, done),
+           "write": lambda offset: client.aio_pwrite(nbd.Buffer.from_bytearray(noise(4096)), offset, done),
+           "flush": lambda offset: client.aio_flush(done),
+           "zero": lambda offset: client.aio_zero(4096, offset, done),
+           "trim": lambda offset: client.aio_trim(4096, offset, done)}
     for i in range(REQUESTS):
-        offset = i * 8192
-        if i % 10 == 7:
-            client.aio_flush(done)
-        elif i % 10 == 8:
-            client.aio_zero(4096, offset, done)
-        elif i % 10 == 9:
-            client.aio_trim(4096, offset, done)
-        elif i % 2 == 0:
-            client.aio_pread(nbd.Buffer(4096), offset, done)
-        else:
-            client.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(noise(4096))), offset, done)
+        ask[kinds[i % len(kinds)]](i * 8192)
     for _ in range(REQUESTS):
         client.poll(0)  # until all is sent
     return errors
@@ -131,7 +139,7 @@ def use_all_of(client, rounds):
         client.trim(4096, 3 * MiB)
 
 
-@test("exports on a mount that hangs delay no request of another one of their worker, through {}", "io_uring", "threads")
+@test("exports on a mount that hangs delay no request of another one of their worker, through {}", *ENGINES)
 def _(folder, engine):
     with fuse_mount(folder) as (mount, process), serving(folder, mount, engine) as (server, names):
         quick = client_of(server, "quick")
@@ -143,7 +151,6 @@ def _(folder, engine):
             for client, ended in zip(stuck, errors):
                 client.poll(0)
                 equal((client.aio_in_flight(), ended), (REQUESTS, []))
-            # a stop that comes now has to end within drain-timeout, whatever hangs
 
         for client, ended in zip(stuck, errors):
             while client.aio_in_flight() > 0:
@@ -151,6 +158,75 @@ def _(folder, engine):
             equal(ended, [0] * REQUESTS)
             client.shutdown()
         quick.shutdown()
+
+
+@contextlib.contextmanager
+def stuck_for_ever(folder, engine, drain_timeout):
+    """Gives a server whose exports `stuck0`... have requests that hang, and whose `quick` has data that nobody flushed.
+    Reads and changes hang in different files: the kernel lets no process end that waits to change a page which is
+    being read."""
+    with fuse_mount(folder) as (mount, process):
+        names = [f"stuck{i}" for i in range(STUCK)]
+        (folder / "log").touch()
+        logged = (f'[nodes.quick]\ndriver = "blklogwrites"\nlog = {{ driver = "file", filename = "log" }}\n'
+                  f'file = {{ driver = "file", filename = "{sparse_file(folder / "quick", 4 * MiB)}" }}\n'
+                  '[exports.quick]\nnode = "quick"\nwritable = true\n')
+        config = folder / "gantry.toml"
+        config.write_text(head(engine, f'drain-timeout = "{drain_timeout}"\n') + logged + "".join(
+            node_and_export(name, "file", sparse_file(mount / name, 4 * MiB)) for name in names))
+        server = Server(["serve", config], 1, folder)
+        try:
+            quick = client_of(server, "quick")
+            stuck = [client_of(server, name) for name in names]
+            with stopped(process):
+                ended = [send_many(client, kinds) for client, kinds in zip(stuck, [["read"], CHANGES, CHANGES])]
+                quick.pwrite(noise(MiB), MiB)
+                yield server
+                equal(ended, [[] for _ in stuck])  # nothing that hung was called a success
+        finally:
+            server.process.kill()
+            server.process.wait()
+
+
+def says(server, *sentences):
+    for sentence in sentences:
+        assert any(sentence in line for line in server.log), f"the log does not say: {sentence}"
+
+
+def wait_until_it_says(server, sentence):
+    for _ in range(PATIENCE * 100):
+        if any(sentence in line for line in server.log):
+            return
+        time.sleep(0.01)
+    says(server, sentence)
+
+
+@test("a stop while storage hangs is bounded, says what it cut off, and flushes the rest, through {}", *ENGINES)
+def _(folder, engine):
+    with stuck_for_ever(folder, engine, "1s") as server:
+        server.process.terminate()
+        equal(server.process.wait(15), 1)  # twice drain-timeout and a second: 3 s
+
+        server.reader.join()
+        says(server, *(f"export 'stuck{i}': cut off, its medium does not answer" for i in range(STUCK)))
+        equal([line for line in server.log if "'quick': cut off" in line], [])
+    with open(folder / "log", "rb") as log:  # its superblock tells of what came before a flush
+        entries = replay.read_log(log)
+    equal([entry.flags for entry in entries], [0, replay.FLUSH])
+    equal((folder / "quick").read_bytes() == bytes(MiB) + noise(MiB) + bytes(2 * MiB), True)
+
+
+@test("a second SIGTERM in such a stop ends it at once, through {}", *ENGINES)
+def _(folder, engine):
+    with stuck_for_ever(folder, engine, "1h") as server:
+        server.process.terminate()
+        wait_until_it_says(server, "SIGTERM: stopping; once more stops at once")
+        server.process.terminate()
+        equal(server.process.wait(PATIENCE), 1)
+
+        server.reader.join()
+        says(server, "SIGTERM again: stopped at once, what was not flushed may be lost")
+        equal((folder / "sock").exists(), False)
 
 
 main()
