@@ -68,11 +68,10 @@ class Daemon {
       manager_.stopping("stopping");
     }
     co_await listeners_.stop();
-    const std::unique_ptr<Timer> patience =
-        home_.clock.timer(2 * config_.limits.drain_timeout + leeway);
-    spawn(home_.executor, watching_.enter_anyway(), watch_stop(*patience));
+    patience_ = home_.clock.timer(2 * config_.limits.drain_timeout + leeway);
+    spawn(home_.executor, watching_.enter_anyway(), watch_stop());
     stopped_cleanly_ = (co_await site_.close()).has_value();
-    patience->cancel();
+    patience_->cancel();
     if (stopped_cleanly_ && listening) home_.log.info("stopped");
     co_return listening;
   }
@@ -152,8 +151,8 @@ class Daemon {
   // Clients had drain-timeout, and then as long again was left for the last flush. What waits still
   // is a call of the kernel's that does not return, and nothing ends that but the end of the
   // process.
-  asio::awaitable<void> watch_stop(Timer& patience) {
-    if (!co_await patience.wait()) co_return;
+  asio::awaitable<void> watch_stop() {
+    if (!co_await patience_->wait()) co_return;
     for (const std::string& name : site_.unfinished()) {
       home_.log.error("export '" + printable(name) +
                       "': cut off, its medium does not answer; what was not flushed may be lost");
@@ -172,6 +171,7 @@ class Daemon {
   ServiceManager manager_;
   std::optional<Watchdog> watchdog_;
   std::string status_;  // for the service manager
+  std::unique_ptr<Timer> patience_;  // with a stop
   Gate watching_;
   WaitQueue stop_;
   bool ready_ = false;
