@@ -170,7 +170,7 @@ class Daemon {
   Signals signals_;
   ServiceManager manager_;
   std::optional<Watchdog> watchdog_;
-  std::string status_;  // for the service manager
+  std::string status_;               // for the service manager
   std::unique_ptr<Timer> patience_;  // with a stop
   Gate watching_;
   WaitQueue stop_;
