@@ -1,5 +1,7 @@
 #include "src/daemon.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -28,6 +30,14 @@ constexpr auto leeway = std::chrono::seconds(1);  // of a stop, for what needs n
 void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
+}
+
+// Each client and each file is one: as many as the system lets us have.
+void raise_limit_of_descriptors() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // without it, fewer clients are served at a time
 }
 
 class Daemon {
@@ -226,6 +236,7 @@ std::string attach_text(std::span<const Address> addresses, const nbd::Offers& o
 
 Task<int> serve(Worker& worker, const Config& config, Drivers drivers) {
   CO_CHECK(check_exports(config));
+  raise_limit_of_descriptors();
   Home& front = worker.home();
   // before there are threads: it changes the environment
   CO_TRY(std::vector<InheritedSocket> inherited, take_inherited_sockets());
