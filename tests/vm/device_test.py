@@ -9,10 +9,8 @@ CACHE keeps the guest's kernel between runs."""
 import hashlib
 import random
 import re
-import signal
 import socket
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +20,8 @@ from guest_disks import LoopDevice, VirtioDisk
 from guest_server import (BRIDGES, FOREIGN_PORT, PORTS, TCP_PORT, VSOCK_PORT, GuestServer, Load,
                           build_bridges)
 from machine import Kernel, Machine
-from tap import EndsAll, Tap, expect
+from scenario import play
+from tap import expect
 
 TIME_LIMIT_S = 240
 MiB = 1 << 20
@@ -249,23 +248,5 @@ def scenario(tap, gantry, cache, folder):
                     tap.explain(scene.server.log())
 
 
-def main(gantry, cache):
-    def end(number, _):
-        raise EndsAll(f"ended by {signal.Signals(number).name}; the limit is {TIME_LIMIT_S} s")
-
-    signal.signal(signal.SIGALRM, end)
-    signal.signal(signal.SIGTERM, end)
-    signal.alarm(TIME_LIMIT_S)
-    tap = Tap()
-    with tempfile.TemporaryDirectory(prefix="gantry-vm-") as folder:
-        try:
-            with tap.fact("the scenario reaches its end"):
-                scenario(tap, gantry, Path(cache), Path(folder))
-        except EndsAll:
-            pass  # the fact has told
-    tap.plan()
-    return 1 if tap.failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(play(scenario, *sys.argv[1:], limit_s=TIME_LIMIT_S))

@@ -8,14 +8,12 @@ of writing. Each fact is one line of TAP; what the guest sees and what happens t
 side are both looked at. CACHE keeps the guest's kernel between runs."""
 import hashlib
 import random
-import signal
 import sys
-import tempfile
-from pathlib import Path
 
 from machine import HOST, Kernel, Machine
 from server import DISK_SIZE, Image, Server
-from tap import EndsAll, Tap, expect
+from scenario import play
+from tap import expect
 
 TIME_LIMIT_S = 240
 MODULES = ("nbd", "ext4")
@@ -235,23 +233,5 @@ def scenario(tap, gantry, cache, folder):
                 tap.explain("\n".join([*guest.log(), "server log:", *server.log]))
 
 
-def main(gantry, cache):
-    def end(number, _):
-        raise EndsAll(f"ended by {signal.Signals(number).name}; the limit is {TIME_LIMIT_S} s")
-
-    signal.signal(signal.SIGALRM, end)
-    signal.signal(signal.SIGTERM, end)
-    signal.alarm(TIME_LIMIT_S)
-    tap = Tap()
-    with tempfile.TemporaryDirectory(prefix="gantry-vm-") as folder:
-        try:
-            with tap.fact("the scenario reaches its end"):
-                scenario(tap, gantry, Path(cache), Path(folder))
-        except EndsAll:
-            pass  # the fact has told
-    tap.plan()
-    return 1 if tap.failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(play(scenario, *sys.argv[1:], limit_s=TIME_LIMIT_S))
