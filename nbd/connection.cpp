@@ -7,8 +7,9 @@
 namespace nbd {
 namespace {
 
-constexpr std::size_t idle_max = 8;           // readers kept for later
-constexpr std::size_t unsent_max = 16 * MiB;  // of a long answer, before the next chunk is read
+constexpr std::size_t idle_max = 8;  // readers kept for later
+// Of a long answer, before the next chunk is read. As much as a chunk: memory_of() counts two.
+constexpr std::size_t unsent_max = 4 * MiB;
 constexpr Clock::Duration report_interval = std::chrono::seconds(1);
 // Without a byte from or to a client for this long, it is not going on.
 constexpr Clock::Duration hoarding_interval = std::chrono::seconds(2);

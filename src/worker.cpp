@@ -2,12 +2,31 @@
 
 #include <pthread.h>
 
+#include <asio/steady_timer.hpp>
 #include <cassert>
+#include <system_error>
 
 namespace app {
+namespace {
+
+// The first timer or socket of an event loop makes the descriptors that it waits by, and throws
+// when there are none. A client's arrival is no time to find that out.
+Result<> make_descriptors(asio::io_context& context) {
+  try {
+    const asio::steady_timer first(context);
+  } catch (const std::system_error& problem) {
+    return std::unexpected(error_from_errno(problem.code().value(), "an event loop"));
+  }
+  return ok;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Worker>> Worker::create(Log& log, EngineKind engine, MemoryAccount* memory) {
   std::unique_ptr<Worker> worker(new Worker());
+  if (Result<> made = make_descriptors(worker->context_); !made) {
+    return std::unexpected(std::move(made).error());
+  }
   if (memory != nullptr) worker->memory_.emplace(*memory, worker->context_.get_executor());
   TRY(worker->engine_, make_engine(engine, worker->context_));
   worker->home_ = std::make_unique<Home>(worker->context_.get_executor(), worker->clock_,

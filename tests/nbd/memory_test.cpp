@@ -83,6 +83,22 @@ TEST(Memory, WhoDoesNotReadItsRepliesLosesThemWhenOthersWait) {
   EXPECT_TRUE(honest.answer(waiting).good());
 }
 
+TEST(Memory, ALongAnswerThatNobodyReadsTakesNoMoreThanItsShare) {
+  NbdHost host(narrow());
+  sim::Line narrow_line = host.line();
+  narrow_line.to_client_max = 64 * KiB;
+  WireClient& writer = host.attached();
+  for (std::uint64_t at = 0; at < 32 * MiB; at += 4 * MiB) {
+    ASSERT_TRUE(writer.writes(at, pattern(4 * MiB)).good()) << at;  // zeroes would need no memory
+  }
+  WireClient& deaf = host.attached("disk", {}, narrow_line);
+
+  deaf.sends({cmd::read, 0, 32 * MiB, 0, {}});
+  host.world.scheduler.settle();
+
+  EXPECT_LE(host.world.buffers.lent(), host.memory.used() + 64 * KiB);
+}
+
 TEST(Memory, AFloodLargerThanAllOfItIsSlowedNotRefused) {
   NbdHost host(narrow());
   constexpr std::size_t size = 1 * MiB;

@@ -202,6 +202,13 @@ def serving(tap):
                 expect("greeting", waiting.recv(8), b"NBDMAGIC")
                 server.send()
                 expect("exit status", server.end()[0], 0)
+        with tap.fact("a worker's first client, and the stop, need no descriptors but its own"), Folder() as folder:
+            name = folder.config(disk("'unix:s'\nio-engine = 'threads'"))
+            with Running(folder, "serve", name) as server:
+                limit_descriptors(server._process.pid, spare=1)
+                Client(str(folder.path / "s"), "disk")
+                server.send()
+                expect("exit status", server.end()[0], 0)
 
 
 def is_sanitized():
