@@ -18,7 +18,7 @@
 namespace app {
 namespace {
 
-constexpr int backlog = 128;
+constexpr int backlog = SOMAXCONN;  // many clients may come at once
 // Another server holds the folder for less than a millisecond.
 constexpr auto lock_patience = std::chrono::seconds(5);
 constexpr auto lock_pause = std::chrono::milliseconds(10);

@@ -1,5 +1,7 @@
 #include "src/daemon.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -28,6 +30,14 @@ constexpr auto leeway = std::chrono::seconds(1);  // of a stop, for what needs n
 void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
+}
+
+// Each client and each file is one: as many as the system lets us have.
+void raise_limit_of_descriptors() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // without it, fewer clients are served at a time
 }
 
 class Daemon {
@@ -68,11 +78,10 @@ class Daemon {
       manager_.stopping("stopping");
     }
     co_await listeners_.stop();
-    const std::unique_ptr<Timer> patience =
-        home_.clock.timer(2 * config_.limits.drain_timeout + leeway);
-    spawn(home_.executor, watching_.enter_anyway(), watch_stop(*patience));
+    patience_ = home_.clock.timer(2 * config_.limits.drain_timeout + leeway);
+    spawn(home_.executor, watching_.enter_anyway(), watch_stop());
     stopped_cleanly_ = (co_await site_.close()).has_value();
-    patience->cancel();
+    patience_->cancel();
     if (stopped_cleanly_ && listening) home_.log.info("stopped");
     co_return listening;
   }
@@ -152,8 +161,8 @@ class Daemon {
   // Clients had drain-timeout, and then as long again was left for the last flush. What waits still
   // is a call of the kernel's that does not return, and nothing ends that but the end of the
   // process.
-  asio::awaitable<void> watch_stop(Timer& patience) {
-    if (!co_await patience.wait()) co_return;
+  asio::awaitable<void> watch_stop() {
+    if (!co_await patience_->wait()) co_return;
     for (const std::string& name : site_.unfinished()) {
       home_.log.error("export '" + printable(name) +
                       "': cut off, its medium does not answer; what was not flushed may be lost");
@@ -171,7 +180,8 @@ class Daemon {
   Signals signals_;
   ServiceManager manager_;
   std::optional<Watchdog> watchdog_;
-  std::string status_;  // for the service manager
+  std::string status_;               // for the service manager
+  std::unique_ptr<Timer> patience_;  // with a stop
   Gate watching_;
   WaitQueue stop_;
   bool ready_ = false;
@@ -226,6 +236,7 @@ std::string attach_text(std::span<const Address> addresses, const nbd::Offers& o
 
 Task<int> serve(Worker& worker, const Config& config, Drivers drivers) {
   CO_CHECK(check_exports(config));
+  raise_limit_of_descriptors();
   Home& front = worker.home();
   // before there are threads: it changes the environment
   CO_TRY(std::vector<InheritedSocket> inherited, take_inherited_sockets());

@@ -124,6 +124,16 @@ std::string config_of(const std::vector<std::string>& paths) {
   return text;
 }
 
+// Two ends of a line: the site has one of them already.
+int connect(Worker& front, Site& site) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) std::abort();
+  auto stream = socket_stream(front.home().executor, ends[0]);
+  if (!stream) std::abort();
+  site.lobby().receive(*std::move(stream));
+  return ends[1];
+}
+
 // The whole life of a site: opened, used by all clients twice, closed.
 Task<int> live(Worker& front, Site& site, std::size_t exports, std::size_t& good) {
   CO_CHECK(co_await site.open());
@@ -131,12 +141,7 @@ Task<int> live(Worker& front, Site& site, std::size_t exports, std::size_t& good
     std::vector<std::thread> clients;
     std::vector<int> outcomes(exports * connections_per_export);
     for (std::size_t i = 0; i < outcomes.size(); ++i) {
-      std::array<int, 2> ends{};
-      if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) std::abort();
-      auto stream = socket_stream(front.home().executor, ends[0]);
-      if (!stream) co_return std::unexpected(std::move(stream).error());
-      site.lobby().receive(*std::move(stream));
-      clients.emplace_back([&outcomes, i, exports, peer = ends[1]] {
+      clients.emplace_back([&outcomes, i, exports, peer = connect(front, site)] {
         outcomes[i] = work(peer, "disk" + std::to_string(i % exports), i / exports) ? 1 : 0;
       });
     }
@@ -146,6 +151,51 @@ Task<int> live(Worker& front, Site& site, std::size_t exports, std::size_t& good
   }
   CO_CHECK(co_await site.close());
   co_return 0;
+}
+
+// One client stays with an export; another one comes to one that lives on the same worker.
+Task<int> move(Worker& front, Site& site, bool& good) {
+  CO_CHECK(co_await site.open());
+  BlockingClient first(connect(front, site));
+  std::thread attaching([&first] { (void)first.attach("disk0"); });
+  while (site.lobby().guests() > 0) co_await yield();
+  attaching.join();
+  Home& before = site.cells()[2]->home();
+  EXPECT_EQ(&before, &site.cells()[0]->home());
+
+  std::thread second([&good, peer = connect(front, site)] { good = work(peer, "disk2", 0); });
+  while (site.lobby().clients() > 1) co_await yield();
+  second.join();
+
+  EXPECT_NE(&site.cells()[2]->home(), &before);
+  first.leave();
+  co_await site.lobby().empty();
+  CO_CHECK(co_await site.close());
+  co_return 0;
+}
+
+TEST_P(ManyWorkers, TakeAGraphOverWithItsFile) {
+  test::TempDir folder;
+  const auto root = parse_toml(config_of(make_files(folder, 3)), "a.toml");
+  ASSERT_TRUE(root);
+  const auto config = read_config(*root, drivers);
+  ASSERT_TRUE(config) << config.error().message;
+  const std::unique_ptr<Log> log = stderr_log(LogLevel::error);
+  auto front = Worker::create(*log, GetParam());
+  if (!front) GTEST_SKIP() << front.error().message;
+  MemoryAccount memory(64 * MiB);
+  bool good = false;
+  {
+    auto crew = Crew::create(2, GetParam(), *log, memory);
+    ASSERT_TRUE(crew) << crew.error().message;
+    Site site((*front)->home(), (*crew)->homes(), *config, drivers);
+
+    const Result<int> status = (*front)->run(move(**front, site, good));
+
+    EXPECT_TRUE(status) << status.error().message;
+  }
+
+  EXPECT_TRUE(good);
 }
 
 TEST_P(ManyWorkers, CarryOutWhatManyClientsAsk) {
