@@ -11,8 +11,8 @@ class Mismatch(AssertionError):
 
 
 class Content:
-    """The bytes of a range that one client owns, from `origin` on, which counts where sectors begin. Changes that are under
-    way at once do not overlap. Offsets are those within the range."""
+    """The bytes of a range that one client owns; on the disk it begins at `origin`, which says where sectors begin.
+    Offsets count within the range. Changes that are under way at once do not overlap."""
 
     def __init__(self, size, origin=0):
         self.size = size
@@ -86,6 +86,6 @@ def _accept(expected, at, data, found, place):
 def _difference(offset, found, expected):
     wrong = [at for at in range(0, len(found), SECTOR) if found[at:at + SECTOR] != expected[at:at + SECTOR]]
     first = next(i for i in range(wrong[0], len(found)) if found[i] != expected[i])
-    return (f"{len(wrong)} of {-(-len(found) // SECTOR)} sectors from {offset} on are wrong, the first wrong byte is at "
-            f"{offset + first}: found {bytes(found[first:first + 16]).hex()}, "
+    return (f"{len(wrong)} of {-(-len(found) // SECTOR)} sectors from {offset} on are wrong, the first wrong byte is "
+            f"at {offset + first}: found {bytes(found[first:first + 16]).hex()}, "
             f"expected {bytes(expected[first:first + 16]).hex()}")

@@ -13,9 +13,9 @@ from gantry import Server
 
 PATIENCE = 60  # seconds for a stop: twice drain-timeout, and a slow disk
 ON_PURPOSE = "SIGHUP: nothing is changed: "  # the one error that a soak provokes
-# Honest growth ends: each worker keeps up to 16 MiB of buffers for the next request, glibc as much as was in pieces when
-# most was in use, and `memory` fills up. With one worker that is less than what 500 bytes for each request would be at
-# the end of a lasting life, some 75,000 requests after the warm-up.
+# Honest growth ends: each worker keeps up to 16 MiB of buffers for the next request, glibc what lies between pieces that
+# are in use, and `memory` fills up. With one worker that is less than what 500 bytes for each request would be at the
+# end of a lasting life, some 75,000 requests after the warm-up.
 MEMORY_MARGIN = 16 * MiB
 MEMORY_OF_A_WORKER = 16 * MiB
 SETTLED = 10  # seconds until connections that their clients left must be gone

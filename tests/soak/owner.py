@@ -1,4 +1,4 @@
-"""owner.py - a client that owns a slot of an export, does everything to it that NBD can, and checks each byte it reads."""
+"""owner.py - a client that owns a slot of an export, does to it all that NBD can, and checks each byte it reads."""
 import collections
 import errno
 import time
@@ -200,13 +200,14 @@ class Owner(Client):
             for size, flags in zip(extents[::2], extents[1::2]):
                 end = min(at + size, offset + length)
                 if flags & nbd.STATE_ZERO and not self.content.zeroes(at, end - at):
-                    raise Mismatch(f"{end - at} bytes at {at} hold data, and are zeroes by their block status {extents}")
+                    raise Mismatch(f"{end - at} bytes at {at} hold data, not zeroes as by block status {extents}")
                 at += size
 
         def take(_, __, entries, ___):
             extents.extend(entries)
             return 0
-        self.nbd.aio_block_status(length, self.slot.offset + offset, take, self._expect("status", offset, length, check))
+        done = self._expect("status", offset, length, check)
+        self.nbd.aio_block_status(length, self.slot.offset + offset, take, done)
 
     def _ask_for_what_fails(self):
         """Past the end; and where `faulty` has lost a sector."""
