@@ -13,9 +13,9 @@ from gantry import Server
 
 PATIENCE = 60  # seconds for a stop: twice drain-timeout, and a slow disk
 ON_PURPOSE = "SIGHUP: nothing is changed: "  # the one error that a soak provokes
-# Honest growth ends: each worker keeps up to 16 MiB of buffers for the next request, glibc what lies between pieces that
-# are in use, and `memory` fills up. With one worker that is less than what 500 bytes for each request would be at the
-# end of a lasting life, some 75,000 requests after the warm-up.
+# Honest growth ends: each worker keeps up to 16 MiB of buffers for the next request, glibc what lies between pieces
+# that are in use, and `memory` fills up. With one worker that is less than what 500 bytes for each request would be at
+# the end of a lasting life, some 75,000 requests after the warm-up.
 MEMORY_MARGIN = 16 * MiB
 MEMORY_OF_A_WORKER = 16 * MiB
 SETTLED = 10  # seconds until connections that their clients left must be gone
@@ -83,6 +83,21 @@ class Daemon:
 
     def _proc(self, name):
         return pathlib.Path(f"/proc/{self.server.process.pid}/{name}")
+
+    def threads(self):
+        """Where each thread waits, and who is connected: for the story of a hang."""
+        lines = []
+        for task in sorted(self._proc("task").glob("*")):
+            for name in "comm", "wchan", "stack":
+                try:
+                    lines.append((task / name).read_text().strip())
+                except OSError as problem:
+                    lines.append(f"{name}: {problem}")
+        sockets = subprocess.run(["ss", "--all", "--numeric", "--processes", "--tcp", "--unix"], capture_output=True,
+                                 text=True, errors="replace", check=False)
+        ours = [line for line in sockets.stdout.splitlines() if self.server.process.args[0] in line or "sock" in line
+                or self.server.uri("", "tcp").split("/")[2] in line]
+        return "\n".join(lines + ours) + "\n"
 
     # Its end.
 
