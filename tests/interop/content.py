@@ -11,10 +11,12 @@ class Mismatch(AssertionError):
 
 
 class Content:
-    """The bytes of a range that one client owns. Changes that are under way at once do not overlap."""
+    """The bytes of a range that one client owns; on the disk it begins at `origin`, which says where sectors begin.
+    Offsets count within the range. Changes that are under way at once do not overlap."""
 
-    def __init__(self, size):
+    def __init__(self, size, origin=0):
         self.size = size
+        self._origin = origin
         self._bytes = bytearray(size)
         self._changes = {}  # under way or in doubt: key -> (offset, what it writes)
         self._last = 0
@@ -30,6 +32,10 @@ class Content:
         """It was answered with success."""
         offset, data = self._changes.pop(key)
         self._bytes[offset:offset + len(data)] = data
+
+    def refused(self, key):
+        """It was answered with an error that says that nothing was changed."""
+        del self._changes[key]
 
     def is_free(self, offset, length):
         """Is what a read of this range has to give certain, and nothing about to change it?"""
@@ -48,7 +54,7 @@ class Content:
         if found == expected:
             return
         for start, data in self._changes.values():
-            _accept(expected, start - offset, data, found)
+            _accept(expected, start - offset, data, found, self._origin + start)
         if found != expected:
             raise Mismatch(_difference(offset, found, expected))
 
@@ -66,11 +72,11 @@ class Content:
         del self._changes[key]
 
 
-def _accept(expected, at, data, found):
-    """Puts those sectors of a change into `expected` that are found."""
+def _accept(expected, at, data, found, place):
+    """Puts those sectors of a change into `expected` that are found; `place` is where they lie on the disk."""
     first = 0
     while first < len(data):
-        end = min(len(data), first + SECTOR - (at + first) % SECTOR)
+        end = min(len(data), first + SECTOR - (place + first) % SECTOR)
         piece = slice(at + first, at + end)
         if found[piece] == data[first:end]:
             expected[piece] = data[first:end]
@@ -80,6 +86,6 @@ def _accept(expected, at, data, found):
 def _difference(offset, found, expected):
     wrong = [at for at in range(0, len(found), SECTOR) if found[at:at + SECTOR] != expected[at:at + SECTOR]]
     first = next(i for i in range(wrong[0], len(found)) if found[i] != expected[i])
-    return (f"{len(wrong)} of {-(-len(found) // SECTOR)} sectors from {offset} on are wrong, the first wrong byte is at "
-            f"{offset + first}: found {bytes(found[first:first + 16]).hex()}, "
+    return (f"{len(wrong)} of {-(-len(found) // SECTOR)} sectors from {offset} on are wrong, the first wrong byte is "
+            f"at {offset + first}: found {bytes(found[first:first + 16]).hex()}, "
             f"expected {bytes(expected[first:first + 16]).hex()}")
