@@ -227,7 +227,9 @@ Task<> Connection::take_payload(std::span<std::byte> payload) {
     CO_TRY(const std::size_t n, stream_->read_now(rest));
     moved_ += n;
     rest = rest.subspan(n);
-    if (n == 0) CO_CHECK(co_await wait_readable());
+    if (n > 0) continue;
+    input_.rest();  // there is nothing in it, and this may take long
+    CO_CHECK(co_await wait_readable());
   }
   co_return ok;
 }

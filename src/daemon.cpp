@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <optional>
 #include <ranges>
+#include <set>
 #include <vector>
 
 #include "graph/base/wait_queue.h"
@@ -25,6 +26,7 @@ namespace {
 
 // More exports than this are found by `nbdinfo --list`.
 constexpr std::size_t exports_shown_max = 8;
+constexpr Clock::Duration patience_max = std::chrono::hours(24 * 365);
 constexpr auto leeway = std::chrono::seconds(1);  // of a stop, for what needs no time at all
 
 void print(const std::string& text) {
@@ -56,6 +58,9 @@ class Daemon {
         signals_(home.executor) {}
 
   Task<int> run() {
+    if (!signals_.is_open()) {
+      co_return failure(Errc::busy, "no descriptor is left to hear signals by");
+    }
     spawn(home_.executor, watching_.enter_anyway(), watch_signals());
     Result<> served = co_await serve();
     signals_.close();
@@ -71,14 +76,18 @@ class Daemon {
     CO_CHECK(co_await site_.open());
     Result<> listening = co_await listeners_.open(config_.listen, std::move(inherited_));
     if (listening) {
-      home_.log.info("files are read and written by " + std::string(home_.engine.name()));
+      std::set<std::string_view> engines;
+      for (const Home* worker : crew_.homes()) engines.insert(worker->engine.name());
+      for (const std::string_view engine : engines) {
+        home_.log.info("files are read and written by " + std::string(engine));
+      }
       listeners_.start();
       get_ready(listeners_.addresses());
       while (!stopping_) co_await stop_.wait();
       manager_.stopping("stopping");
     }
     co_await listeners_.stop();
-    patience_ = home_.clock.timer(2 * config_.limits.drain_timeout + leeway);
+    patience_ = home_.clock.timer(2 * std::min(config_.limits.drain_timeout, patience_max) + leeway);
     spawn(home_.executor, watching_.enter_anyway(), watch_stop());
     stopped_cleanly_ = (co_await site_.close()).has_value();
     patience_->cancel();
@@ -163,6 +172,7 @@ class Daemon {
   // process.
   asio::awaitable<void> watch_stop() {
     if (!co_await patience_->wait()) co_return;
+    if (site_.unfinished().empty()) co_return;  // it ends in this very moment
     for (const std::string& name : site_.unfinished()) {
       home_.log.error("export '" + printable(name) +
                       "': cut off, its medium does not answer; what was not flushed may be lost");
@@ -240,7 +250,7 @@ Task<int> serve(Worker& worker, const Config& config, Drivers drivers) {
   Home& front = worker.home();
   // before there are threads: it changes the environment
   CO_TRY(std::vector<InheritedSocket> inherited, take_inherited_sockets());
-  MemoryAccount memory(config.limits.buffer_memory);
+  MemoryAccount memory(config.limits.lent_memory());
   CO_TRY(const std::unique_ptr<Crew> crew,
          Crew::create(config.workers, config.io_engine, front.log, memory));
   Daemon daemon(front, *crew, config, drivers, std::move(inherited));

@@ -1,13 +1,16 @@
 #include "src/limits.h"
 
+#include <algorithm>
 #include <string>
 
 namespace app {
 namespace {
 
-// Of what all connections may use, one part in so many is theirs in equal shares; the rest is lent
-// to whoever asks first.
+// Of what all connections may use, one part in so many is theirs in equal shares, but no share is
+// smaller than a small request; the rest is lent, and that is at least one part in so many.
 constexpr std::uint64_t owned_part = 4;
+constexpr std::uint64_t own_memory_min = 4 * KiB;
+constexpr std::uint64_t lent_part_min = 4;
 
 constexpr std::int64_t count_max = 1'000'000;
 
@@ -44,6 +47,12 @@ Result<std::uint64_t> read_bytes(const OptionReader& server, std::string_view ke
 
 }  // namespace
 
+std::uint64_t ServiceLimits::own_memory() const {
+  const std::uint64_t most = (buffer_memory - buffer_memory / lent_part_min) / connections_max;
+  const std::uint64_t fair = buffer_memory / owned_part / connections_max;
+  return std::min(std::max(fair, own_memory_min), most);
+}
+
 nbd::LobbyOptions ServiceLimits::lobby() const {
   nbd::LobbyOptions options;
   options.handshake_timeout = handshake_timeout;
@@ -60,7 +69,7 @@ nbd::ServerOptions ServiceLimits::server() const {
   options.drain_timeout = drain_timeout;
   options.in_flight.requests = requests_in_flight;
   options.in_flight.bytes = bytes_in_flight;
-  options.in_flight.own_bytes = buffer_memory / owned_part / connections_max;
+  options.in_flight.own_bytes = own_memory();
   return options;
 }
 
@@ -76,6 +85,12 @@ Result<ServiceLimits> read_limits(const OptionReader& server) {
   TRY(limits.requests_in_flight, read_count(server, "max-requests-in-flight"));
   TRY(limits.bytes_in_flight, read_bytes(server, "max-bytes-in-flight", in_flight_bytes));
   TRY(limits.buffer_memory, read_bytes(server, "buffer-memory", in_flight_bytes));
+  if (limits.own_memory() < own_memory_min) {
+    return refuse(server, "buffer-memory",
+                  format_bytes(limits.buffer_memory) + " is too little for " +
+                      std::to_string(limits.connections_max) + " connections, which take " +
+                      format_bytes(own_memory_min) + " each, and a third of that to share");
+  }
   const auto duration = [&](std::string_view key) {
     return std::chrono::nanoseconds(static_cast<std::int64_t>(server.duration_ns(key)));
   };

@@ -25,6 +25,10 @@ struct ServiceLimits {
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(10);
   std::chrono::nanoseconds peer_timeout = std::chrono::minutes(2);
 
+  // Of buffer_memory: each connection's own, and what is lent to whoever asks first; bytes.
+  std::uint64_t own_memory() const;
+  std::uint64_t lent_memory() const { return buffer_memory - own_memory() * connections_max; }
+
   nbd::LobbyOptions lobby() const;
   nbd::ServerOptions server() const;
 };

@@ -1,4 +1,6 @@
 // main.cpp - what this program is: its commands and its drivers.
+#include <malloc.h>
+
 #include <array>
 #include <csignal>
 #include <cstdio>
@@ -70,6 +72,9 @@ int run(const app::ExportCommand& command) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Large buffers go back to the system when they are free. By default the C library takes each of
+  // them as a sign to keep more, in each thread's own heap, far beyond buffer-memory.
+  ::mallopt(M_MMAP_THRESHOLD, 256 * 1024);
   std::signal(SIGPIPE, SIG_IGN);  // a reader of our output that leaves must not end the daemon
   std::signal(SIGXFSZ, SIG_IGN);  // nor a file that reaches a limit: that is an error of the write
   const app::Command command = app::parse_command_line(argc, argv, drivers);

@@ -17,6 +17,8 @@ class Signals {
   static void block();
 
   explicit Signals(const asio::any_io_executor& executor);
+  // False when the system had no descriptor left for them: nothing would end the daemon then.
+  bool is_open() const { return descriptor_.is_open(); }
 
   // The number of the next signal; none after close(). One caller at a time.
   asio::awaitable<std::optional<int>> next();

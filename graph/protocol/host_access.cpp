@@ -1,4 +1,5 @@
 // host_access.cpp - who uses a file of the host: opened again for writing, locked, closed.
+#include <cerrno>
 #include <system_error>
 
 #include "graph/protocol/host_file.h"
@@ -36,6 +37,13 @@ Task<> HostFile::before_lose(Permissions lost) {
   co_return ok;  // else it stays open for writing, which does no harm
 }
 
+namespace {
+
+// What the system is short of for the moment, which says nothing of the file.
+bool is_shortage(int error) { return error == EMFILE || error == ENFILE || error == ENOMEM; }
+
+}  // namespace
+
 Result<> HostFile::prepare_access(Access own) {
   if (settings_.locking == Locking::off || common().force_share || !locks_work_) return ok;
   const auto refused = locks_.prepare(*file_, own);
@@ -45,7 +53,7 @@ Result<> HostFile::prepare_access(Access own) {
         Errc::busy, 0,
         refused->message + ". Is another process using the image [" + settings_.filename + "]?"));
   }
-  if (settings_.locking == Locking::automatic) {
+  if (settings_.locking == Locking::automatic && !is_shortage(refused->error)) {
     locks_work_ = false;
     locks_.release_all(*file_);
     home().log.warning(name() + ": " + std::string(driver().name) + ": no locks on '" +

@@ -32,8 +32,6 @@ class Daemon:
         self._base = None  # (memory, descriptors) after the warm-up
         self._keep_what_the_log_starts_from()
         self._config.write_text(configuration(engine, workers, "info"))
-        # else glibc raises it up to 32 MiB, and what it keeps shows no leak
-        os.environ["MALLOC_MMAP_THRESHOLD_"] = str(256 * KiB)
         self.server = Server(["serve", self._config], 2, self.folder)
 
     def describe(self):

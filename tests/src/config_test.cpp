@@ -53,6 +53,40 @@ TEST(Config, TakesEveryKeyOfAServer) {
   EXPECT_EQ(config->log_format, LogFormat::json);
 }
 
+TEST(Config, GivesEachConnectionAShareOfTheMemoryAndLendsTheRest) {
+  const auto usual = read("");
+  const auto tight = read("[server]\nbuffer-memory = '1M'\n");
+  ASSERT_TRUE(usual && tight);
+
+  EXPECT_EQ(usual->limits.own_memory(), 256 * MiB / 4 / 100);
+  EXPECT_EQ(usual->limits.own_memory() * 100 + usual->limits.lent_memory(), 256 * MiB);
+  EXPECT_EQ(tight->limits.own_memory(), 4 * KiB);
+  EXPECT_EQ(tight->limits.lent_memory(), 1 * MiB - 400 * KiB);
+}
+
+TEST(Config, RefusesLimitsThatMakeNoSense) {
+  const std::pair<std::string_view, std::string_view> mistakes[] = {
+      {"workers = -1", "'workers': -1 is not in 0 to 1024"},
+      {"max-connections = 0", "'max-connections': 0 is not in 1 to 1000000"},
+      {"max-connections-per-peer = 0", "'max-connections-per-peer': 0 is not in 1 to 1000000"},
+      {"max-handshakes = -3", "'max-handshakes': -3 is not in 1 to 1000000"},
+      {"max-options = 0", "'max-options': 0 is not in 1 to 1000000"},
+      {"max-option-bytes = '4K'", "'max-option-bytes': 4096 is not in 4160 to 64M"},
+      {"max-requests-in-flight = 0", "'max-requests-in-flight': 0 is not in 1 to 1000000"},
+      {"max-bytes-in-flight = 1", "'max-bytes-in-flight': 1 is not in 64K to 64G"},
+      {"buffer-memory = '64K'", "'buffer-memory': 64K is too little for 100 connections"},
+      {"buffer-memory = 'much'", "'buffer-memory': "},
+      {"peer-timeout = '10ms'", "'peer-timeout': less than 1s; 0s leaves it to the system"},
+      {"io-engine = 'aio'", "'io-engine': "},
+  };
+  for (const auto& [line, complaint] : mistakes) {
+    const auto config = read("[server]\n" + std::string(line) + "\n");
+    ASSERT_FALSE(config) << line;
+    EXPECT_TRUE(config.error().message.contains(complaint)) << config.error().message;
+    EXPECT_TRUE(config.error().message.contains(":2:")) << config.error().message;
+  }
+}
+
 TEST(Config, TakesOneAddressWithoutAList) {
   const auto config = read("[server]\nlisten = 'tcp:localhost:0'\n");
 
