@@ -1,16 +1,14 @@
-// toml_fuzz.cpp - a configuration file: parsed, then read as far as that goes without opening
-// anything.
-#include <array>
-#include <string_view>
+// toml_fuzz.cpp - a configuration file.
+#include <gtest/gtest.h>
 
-#include "formats/formats.h"
-#include "graph/protocol/protocol.h"
-#include "src/config.h"
-#include "src/toml.h"
+#include "tests/support/text_fuzz.h"
+
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  GTEST_FLAG_SET(break_on_failure, true);
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
-  constexpr std::array drivers{&graph::memory_driver, &graph::null_co_driver, &formats::raw_driver};
-  const auto parsed = app::parse_toml({reinterpret_cast<const char*>(data), size}, "fuzz.toml");
-  if (parsed) (void)app::read_config(*parsed, drivers);
+  test::feed_toml({reinterpret_cast<const char*>(data), size});
   return 0;
 }

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from disks import SLOTS, TOOLS, WHOLE, KiB, MiB, configuration
+from disks import SLOTS, TOOLS, WHOLE, MiB, configuration
 from gantry import Server
 
 PATIENCE = 60  # seconds for a stop: twice drain-timeout, and a slow disk

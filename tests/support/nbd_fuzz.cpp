@@ -9,6 +9,8 @@ namespace test {
 namespace {
 
 constexpr std::size_t input_max = 64 * KiB;
+constexpr std::size_t options_max = 200;  // fewer than the server puts up with
+constexpr std::uint32_t payload_options[] = {opt::info, opt::go, opt::list_meta, opt::set_meta};
 
 unsigned byte_at(std::string_view bytes, std::size_t at) {
   return at < bytes.size() ? static_cast<unsigned char>(bytes[at]) : 0;
@@ -81,6 +83,32 @@ void feed_negotiation(std::string_view bytes) {
   part(host, client, choice);
 }
 
+void feed_options(std::string_view bytes) {
+  const unsigned choice = byte_at(bytes, 0);
+  NbdHost host(options_of(choice));
+  WireClient& client = host.client();
+  client.greets();
+  if (byte_at(bytes, 1) % 2 != 0) EXPECT_TRUE(client.structures());
+  bytes.remove_prefix(std::min<std::size_t>(2, bytes.size()));
+
+  for (std::size_t count = 0; count < options_max && !bytes.empty(); ++count) {
+    const std::uint32_t number = payload_options[byte_at(bytes, 0) % std::size(payload_options)];
+    const std::size_t length = byte_at(bytes, 1) << 8 | byte_at(bytes, 2);
+    bytes.remove_prefix(std::min<std::size_t>(3, bytes.size()));
+    const std::string_view data = bytes.substr(0, length);
+    bytes.remove_prefix(data.size());
+    const OptionAnswer answer = client.asks(number, data);
+    EXPECT_NE(answer.end(), 0U) << "option " << number << " was not answered to the end";
+    for (const OptionReply& reply : answer.replies) {
+      EXPECT_EQ(reply.magic, option_reply_magic);
+      EXPECT_EQ(reply.option, number);
+    }
+    if (answer.end() == 0 || (number == opt::go && answer.acked())) break;
+  }
+
+  part(host, client, choice);
+}
+
 void feed_requests(std::string_view bytes) {
   const unsigned choice = byte_at(bytes, 0);
   const unsigned how = byte_at(bytes, 1);
@@ -138,6 +166,30 @@ std::string draw_negotiation(sim::Scheduler& dice) {
     }
     spoil(message, dice);
     bytes += message;
+  }
+  return bytes;
+}
+
+std::string draw_options(sim::Scheduler& dice) {
+  std::string bytes{static_cast<char>(dice.choose(256)), static_cast<char>(dice.choose(2))};
+  for (std::uint64_t n = 1 + dice.choose(6); n > 0; --n) {
+    const std::uint64_t which = dice.choose(std::size(payload_options));
+    const std::string name = draw_name(dice);
+    std::string data;
+    if (which < 2) {
+      std::vector<std::uint16_t> wanted(dice.choose(5));
+      for (auto& type : wanted) type = static_cast<std::uint16_t>(dice.choose(6));
+      data = info_data(name, wanted);
+    } else {
+      const std::string queries[] = {"base:", "base:allocation", "x:y", "", ":"};
+      std::vector<std::string> asked(dice.choose(4));
+      for (auto& query : asked) query = queries[dice.choose(std::size(queries))];
+      data = meta_data(name, asked);
+    }
+    if (dice.one_in(2)) spoil(data, dice);
+    bytes += static_cast<char>(which);
+    bytes += be16(data.size());
+    bytes += data;
   }
   return bytes;
 }
