@@ -112,6 +112,8 @@ void Site::bring(Place& place, Newcomer newcomer) {
 // A cell goes where there is least to do, when its first client comes. Nobody else is there: all
 // that its last client asked for had ended when the client's ticket was given back.
 asio::awaitable<void> Site::move(Place& place, std::size_t worker) {
+  front_.log.debug("worker " + std::to_string(worker) + " takes over a graph from worker " +
+                   std::to_string(place.worker));
   (void)co_await run_on(place.cell.home().executor, place.cell.leave_worker());
   Home& home = *workers_[worker];
   (void)co_await run_on(home.executor, place.cell.enter_worker(home));
