@@ -87,7 +87,8 @@ class Daemon {
       manager_.stopping("stopping");
     }
     co_await listeners_.stop();
-    patience_ = home_.clock.timer(2 * std::min(config_.limits.drain_timeout, patience_max) + leeway);
+    patience_ =
+        home_.clock.timer(2 * std::min(config_.limits.drain_timeout, patience_max) + leeway);
     spawn(home_.executor, watching_.enter_anyway(), watch_stop());
     stopped_cleanly_ = (co_await site_.close()).has_value();
     patience_->cancel();

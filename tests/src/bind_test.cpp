@@ -12,7 +12,7 @@
 #include <fstream>
 
 #include "src/peer.h"
-#include "tests/support/world.h"
+#include "tests/support/real_world.h"
 
 namespace app {
 namespace {
@@ -21,12 +21,9 @@ namespace {
 class InAFolder : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (std::filesystem::temp_directory_path() / "gantry-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    folder = pattern;
+    folder = temporary.folder().string();
     path = folder + "/s";
   }
-  void TearDown() override { std::filesystem::remove_all(folder); }
 
   Result<Descriptor> bind(const SocketFile& file = {}) {
     return world.run(bind_local(world.clock, path, file));
@@ -49,6 +46,7 @@ class InAFolder : public testing::Test {
   }
 
   sim::World world{1};
+  test::TempDir temporary{std::filesystem::temp_directory_path()};
   std::string folder;
   std::string path;
 };

@@ -1,10 +1,11 @@
 #include "src/include.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+
+#include "tests/support/real_world.h"
 
 namespace app {
 namespace {
@@ -14,15 +15,9 @@ class Files : public testing::Test {
  protected:
   void SetUp() override {
     before = std::filesystem::current_path();
-    std::string pattern = (std::filesystem::temp_directory_path() / "gantry-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    std::filesystem::current_path(pattern);
+    std::filesystem::current_path(temporary.folder());
   }
-  void TearDown() override {
-    const auto folder = std::filesystem::current_path();
-    std::filesystem::current_path(before);
-    std::filesystem::remove_all(folder);
-  }
+  void TearDown() override { std::filesystem::current_path(before); }
 
   static void file(const std::filesystem::path& path, const std::string& text) {
     if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
@@ -41,6 +36,7 @@ class Files : public testing::Test {
     return all;
   }
 
+  test::TempDir temporary;
   std::filesystem::path before;
 };
 

@@ -7,11 +7,18 @@
 
 namespace test {
 
-TempDir::TempDir() {
-  const char* chosen = std::getenv("TMPDIR");
-  const std::filesystem::path parent =
-      chosen != nullptr ? std::filesystem::path(chosen)
-                        : std::filesystem::read_symlink("/proc/self/exe").parent_path();
+namespace {
+
+std::filesystem::path usual_parent() {
+  if (const char* chosen = std::getenv("TMPDIR")) return chosen;
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path();
+}
+
+}  // namespace
+
+TempDir::TempDir() : TempDir(usual_parent()) {}
+
+TempDir::TempDir(const std::filesystem::path& parent) {
   std::string name = (parent / "gantry-test-XXXXXX").string();
   if (::mkdtemp(name.data()) == nullptr) {
     ADD_FAILURE() << "no temporary folder in " << parent;

@@ -22,10 +22,13 @@ namespace test {
 class TempDir {
  public:
   TempDir();
+  // In another place: a Unix socket's path has to be short.
+  explicit TempDir(const std::filesystem::path& parent);
   TempDir(const TempDir&) = delete;
   TempDir& operator=(const TempDir&) = delete;
   ~TempDir();
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  const std::filesystem::path& folder() const { return folder_; }
   bool is_tmpfs() const;
 
  private:

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "src/bind.h"
-#include "tests/support/world.h"
+#include "tests/support/real_world.h"
 
 namespace app {
 namespace {
@@ -27,9 +27,8 @@ bool answers(const std::string& path) {
 }
 
 TEST(StaleSocket, GoesToExactlyOneOfTheServersThatWantIt) {
-  std::string folder = (std::filesystem::temp_directory_path() / "gantry-XXXXXX").string();
-  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-  const std::string path = folder + "/s";
+  const test::TempDir folder(std::filesystem::temp_directory_path());
+  const std::string path = folder.path("s");
 
   for (int round = 0; round < 200; ++round) {
     std::array<std::optional<Result<Descriptor>>, servers> bound;
@@ -58,7 +57,6 @@ TEST(StaleSocket, GoesToExactlyOneOfTheServersThatWantIt) {
     ASSERT_EQ(winners, 1) << "round " << round;
     ASSERT_TRUE(answers(path)) << "round " << round;
   }
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace
