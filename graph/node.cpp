@@ -57,6 +57,31 @@ Task<Extents> Node::map(Range range, MapDepth) {
   co_return std::move(all);
 }
 
+std::string Node::filename() const {
+  const Edge* below = child("file") != nullptr ? child("file") : child("image");
+  return below == nullptr ? "" : below->node().filename();
+}
+
+Task<std::uint64_t> Node::allocated_size() {
+  std::vector<std::shared_ptr<Node>> below;
+  for (const Edge* edge : children_) {
+    if (edge->role() != Role::backing) below.push_back(edge->shared_node());
+  }
+  std::uint64_t sum = 0;
+  for (const auto& node : below) {
+    CO_TRY(const std::uint64_t bytes, co_await node->allocated_size());
+    sum += bytes;
+  }
+  co_return sum;
+}
+
+Task<> Node::check_persistent_bitmap(const std::string&, std::uint64_t) {
+  return failed(Error(Errc::not_supported, name_, 0,
+                      "Can't store persistent bitmaps to " + name_ + ": Operation not supported"));
+}
+
+Task<> Node::forget_persistent_bitmap(const std::string&) { return succeeded(); }
+
 Access Node::access_to(const Edge& child, Access own) const {
   return child_access(child.role(), own, common_.read_only ? Writable::no : Writable::yes);
 }
@@ -98,6 +123,7 @@ void Node::refresh_size() {
   plain_size_ = plain ? now : 0;
   if (now == size_) return;
   size_ = now;
+  bitmaps_.resize(now);
   for (Edge* edge : parents_) {
     Node* parent = edge->parent() == nullptr ? nullptr : edge->parent()->as_node();
     if (parent != nullptr) parent->refresh_size();
@@ -125,7 +151,8 @@ void Node::refresh_limits() {
     needs_.native_fua = needs_.native_zeroes =
         true;  // the edge below falls back where the child can't
   }
-  hears_events_ = carries_events_ = wants_events();
+  carries_events_ = wants_events();
+  attention_ = static_cast<std::uint8_t>((attention_ & ~hears) | (carries_events_ ? hears : 0));
   for (const Edge* edge : children_) {
     if (is_filter() && edge->role() == Role::filtered && edge->is_watched()) carries_events_ = true;
   }
