@@ -17,6 +17,7 @@
 #include "graph/base/stream.h"
 #include "nbd/session.h"
 #include "nbd/ticket.h"
+#include "nbd/turned_away.h"
 
 namespace nbd {
 
@@ -74,7 +75,8 @@ class Lobby {
   struct Guest;
   asio::awaitable<void> attend(std::shared_ptr<Guest> guest);
   asio::awaitable<void> watch(std::shared_ptr<Guest> guest);
-  void send_away(Guest& guest, std::string_view why);
+  using Why = TurnedAway::Why;
+  void send_away(Guest& guest, Why why, std::string_view text);
   bool make_room(const Stream& stream);
 
   Home& home_;
@@ -84,6 +86,7 @@ class Lobby {
   std::shared_ptr<Places> places_ = std::make_shared<Places>();
   std::vector<std::shared_ptr<Guest>> guests_;  // in the order of their arrival
   Gate gate_;                                   // a pass for each guest
+  TurnedAway turned_away_;
   bool stopping_ = false;
 };
 
