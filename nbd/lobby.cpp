@@ -23,7 +23,11 @@ struct Lobby::Guest {
 };
 
 Lobby::Lobby(Home& home, LobbyOptions options, Deliver deliver)
-    : home_(home), options_(options), deliver_(std::move(deliver)), turned_away_(home) {}
+    : home_(home),
+      options_(options),
+      deliver_(std::move(deliver)),
+      long_options_(BudgetLimits(options.guests_max, options.long_options_max), nullptr),
+      turned_away_(home) {}
 
 Lobby::~Lobby() { assert(guests_.empty()); }
 

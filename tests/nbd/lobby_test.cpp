@@ -150,6 +150,34 @@ TEST(Lobby, TellsOfThoseWhoWereCountedWhenItStops) {
   EXPECT_EQ(host.lines_with("8 more clients turned away").size(), 1U);
 }
 
+// A quarter of what is allowed, all but its last byte.
+std::string most_of_a_long_option() {
+  std::string text = option(opt::info, std::string(1 << 20, '\0'));
+  text.pop_back();
+  return text;
+}
+
+TEST(Lobby, ReadsOnlySoManyLongOptionsAtATime) {
+  NbdHost host;
+  std::vector<WireClient*> wordy;
+  for (int i = 0; i < 4; ++i) {
+    wordy.push_back(&host.client());
+    wordy.back()->greets();
+    wordy.back()->says(most_of_a_long_option());
+  }
+  host.world.scheduler.settle();
+  WireClient& late = host.client();
+  late.greets();
+
+  EXPECT_EQ(late.asks(opt::info, std::string(1 << 20, '\0')).end(), rep::err_too_big);
+  EXPECT_TRUE(late.goes("disk").acked());  // short ones always have room
+  wordy.front()->leaves();
+  host.world.scheduler.settle();
+  WireClient& next = host.client();
+  next.greets();
+  EXPECT_EQ(next.asks(opt::info, std::string(1 << 20, '\0')).end(), rep::err_invalid);
+}
+
 // What programs may read of the log's last line that has `part` in it.
 std::string fields_of(const NbdHost& host, std::string_view part) {
   const sim::MemoryLog& log = host.world.log;
