@@ -17,10 +17,10 @@
 
 namespace {
 
-constexpr std::array drivers{&graph::file_driver,        &graph::host_device_driver,
-                             &graph::memory_driver,      &graph::null_co_driver,
-                             &formats::raw_driver,       &graph::blkdebug_driver,
-                             &graph::blklogwrites_driver};
+constexpr std::array drivers{&graph::file_driver,     &graph::host_device_driver,
+                             &graph::memory_driver,   &graph::null_co_driver,
+                             &formats::qcow2_driver,  &formats::raw_driver,
+                             &graph::blkdebug_driver, &graph::blklogwrites_driver};
 
 constexpr std::size_t message_length_max = 2048;
 
