@@ -106,7 +106,7 @@ Task<> Edge::write(std::uint64_t offset, const ConstBuffers& data, WriteFlags fl
   if (data.empty()) [[unlikely]]
     return succeeded();
   if (limits.takes_any_bytes() && data.size() <= limits.max_transfer &&
-      common.detect_zeroes == DetectZeroes::off && !child_->hears_events() &&
+      common.detect_zeroes == DetectZeroes::off && child_->attention_ == 0 &&
       (!flags.fua || (limits.native_fua && !common.no_flush))) {
     return child_->write(offset, data, flags);
   }

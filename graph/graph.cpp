@@ -31,6 +31,7 @@ Result<CommonOptions> common_of(const Options& options, const CommonOptions& inh
   if (reader.has("auto-read-only")) common.auto_read_only = reader.boolean("auto-read-only");
   if (reader.has("force-share")) common.force_share = reader.boolean("force-share");
   if (reader.has("cache.no-flush")) common.no_flush = reader.boolean("cache.no-flush");
+  common.direct = reader.boolean("cache.direct");
   const std::string discard = reader.text("discard");
   common.discard =
       discard == "ignore" || discard == "off" ? DiscardMode::ignore : DiscardMode::unmap;

@@ -41,6 +41,10 @@ Task<> Node::write_zeroes(Range, ZeroFlags) { return failed(lacks(*this, "write 
 Task<> Node::discard(Range) { return failed(lacks(*this, "discard")); }
 Task<> Node::resize(std::uint64_t) { return failed(lacks(*this, "be resized")); }
 Task<> Node::prefetch(Range) { return failed(lacks(*this, "prefetch")); }
+Task<std::unique_ptr<Node>> Node::open_port(std::string wanted, Edge) {
+  return failed<std::unique_ptr<Node>>(
+      Error(Errc::invalid_argument, name_, 0, name_ + ": has no snapshot '" + wanted + "'"));
+}
 Task<> Node::read_opaque(std::uint64_t, const Buffers&) { return failed(lacks(*this, "decode")); }
 
 Task<Extents> Node::map(Range range, MapDepth) {
@@ -52,6 +56,31 @@ Task<Extents> Node::map(Range range, MapDepth) {
   all.list.push_back(extent);
   co_return std::move(all);
 }
+
+std::string Node::filename() const {
+  const Edge* below = child("file") != nullptr ? child("file") : child("image");
+  return below == nullptr ? "" : below->node().filename();
+}
+
+Task<std::uint64_t> Node::allocated_size() {
+  std::vector<std::shared_ptr<Node>> below;
+  for (const Edge* edge : children_) {
+    if (edge->role() != Role::backing) below.push_back(edge->shared_node());
+  }
+  std::uint64_t sum = 0;
+  for (const auto& node : below) {
+    CO_TRY(const std::uint64_t bytes, co_await node->allocated_size());
+    sum += bytes;
+  }
+  co_return sum;
+}
+
+Task<> Node::check_persistent_bitmap(const std::string&, std::uint64_t) {
+  return failed(Error(Errc::not_supported, name_, 0,
+                      "Can't store persistent bitmaps to " + name_ + ": Operation not supported"));
+}
+
+Task<> Node::forget_persistent_bitmap(const std::string&) { return succeeded(); }
 
 Access Node::access_to(const Edge& child, Access own) const {
   return child_access(child.role(), own, common_.read_only ? Writable::no : Writable::yes);
@@ -94,6 +123,7 @@ void Node::refresh_size() {
   plain_size_ = plain ? now : 0;
   if (now == size_) return;
   size_ = now;
+  bitmaps_.resize(now);
   for (Edge* edge : parents_) {
     Node* parent = edge->parent() == nullptr ? nullptr : edge->parent()->as_node();
     if (parent != nullptr) parent->refresh_size();
@@ -121,7 +151,8 @@ void Node::refresh_limits() {
     needs_.native_fua = needs_.native_zeroes =
         true;  // the edge below falls back where the child can't
   }
-  hears_events_ = carries_events_ = wants_events();
+  carries_events_ = wants_events();
+  attention_ = static_cast<std::uint8_t>((attention_ & ~hears) | (carries_events_ ? hears : 0));
   for (const Edge* edge : children_) {
     if (is_filter() && edge->role() == Role::filtered && edge->is_watched()) carries_events_ = true;
   }

@@ -13,6 +13,7 @@
 #include "graph/base/home.h"
 #include "graph/base/task.h"
 #include "graph/debug_event.h"
+#include "graph/dirty_bitmaps.h"
 #include "graph/extent.h"
 #include "graph/flush.h"
 #include "graph/permissions.h"
@@ -57,7 +58,8 @@ struct Limits {
 };
 
 struct WriteFlags {
-  bool fua = false;  // durable when it returns
+  bool fua = false;         // durable when it returns
+  bool compressed = false;  // advice for formats that can; whole clusters only
 };
 struct ZeroFlags {
   bool fua = false;
@@ -69,12 +71,20 @@ struct ZeroFlags {
 enum class DiscardMode : std::uint8_t { ignore, unmap };
 enum class DetectZeroes : std::uint8_t { off, on, unmap };
 
+// A content of a node beside the active one, read-only: an internal snapshot.
+struct Port {
+  std::string id;
+  std::string name;
+  std::uint64_t size = 0;  // bytes
+};
+
 // The keys that every driver has.
 struct CommonOptions {
   bool read_only = false;       // for good, whatever the next says
   bool auto_read_only = false;  // opened read-only, and again for writing while somebody writes
   bool force_share = false;     // takes no locks; needs read_only
   bool no_flush = false;        // F-4: never waits for the medium
+  bool direct = false;          // as it was asked for; files read it from their options
   DiscardMode discard = DiscardMode::unmap;
   DetectZeroes detect_zeroes = DetectZeroes::off;
 };
@@ -128,6 +138,11 @@ class Node : public Parent {
   virtual bool passes_bytes_on() const { return false; }
   // What a front-end may say of the node beside its driver, for `gantry graph`.
   virtual std::string detail() const { return ""; }
+  // The file that the content comes from; default: that of the child "file" or "image". "" where
+  // there is none.
+  virtual std::string filename() const;
+  // Bytes of the medium in use; default: of all children but the backing one.
+  virtual Task<std::uint64_t> allocated_size();
 
   // Data operations. Requires (map and prefetch take any range): aligned as limits() says, no
   // longer than max_transfer, buffers.size() bytes, and inside size() but for a write through an
@@ -145,6 +160,8 @@ class Node : public Parent {
   // Step 2: what the medium of this very node keeps becomes durable. A node without one has nothing
   // to do.
   virtual Task<> flush_to_disk() { return succeeded(); }
+  // What flush_to_children() gave to the children is durable now (or will never be, with no_flush).
+  virtual void flush_done() {}
   // Cuts or grows to exactly `size` bytes; what is new reads as zeroes.
   virtual Task<> resize(std::uint64_t size);
   // What stores the bytes may have become longer by itself, as block devices do: looks, and
@@ -156,6 +173,12 @@ class Node : public Parent {
   virtual Task<Extents> map(Range range, MapDepth depth);
   // Reads what map() called opaque.
   virtual Task<> read_opaque(std::uint64_t offset, const Buffers& out);
+
+  // Contents that can be looked at beside the active one.
+  virtual std::vector<Port> ports() const { return {}; }
+  // A node that shows one of them, by id or else by name, as long as it lives; `self` leads to this
+  // node. Errors: invalid_argument when there is no such port.
+  virtual Task<std::unique_ptr<Node>> open_port(std::string wanted, Edge self);
 
   // Control operations.
   // What this node does to `child` when it is used as `own` says. Default: child_access() by role.
@@ -183,6 +206,23 @@ class Node : public Parent {
   virtual Limits own_limits() const;
   void refresh_limits();
 
+  // Which bytes were written, see dirty_bitmaps.h. What changes the list while there are requests
+  // is in bitmap_change.h.
+  DirtyBitmaps& bitmaps() { return bitmaps_; }
+  const DirtyBitmaps& bitmaps() const { return bitmaps_; }
+  // Persistent bitmaps: all that a driver has to do with them.
+  // 1. It adds those that the image holds to bitmaps() before its open function returns, or, where
+  //    it opens the image again for writing, in commit_access().
+  // 2. It is asked before a new one is added, or an old one made persistent; it may write nothing
+  //    yet. And told before one is removed: then it takes what the image holds of it away, which
+  //    is nothing for one that was never stored.
+  // 3. In close() it stores all in bitmaps() that are persistent and not inconsistent.
+  // Errors: not_supported where nothing can be stored; else why not, for whoever asked.
+  virtual Task<> check_persistent_bitmap(const std::string& bitmap, std::uint64_t granularity);
+  virtual Task<> forget_persistent_bitmap(const std::string& bitmap);
+  // Of a new bitmap where nobody says: bytes, a power of two.
+  virtual std::uint64_t bitmap_granularity() const { return 64 * KiB; }
+
   RequestTracker& tracker() { return tracker_; }
   FlushQueue& flushes() { return flushes_; }
   Access cumulative_access() const;  // P-2: over all parents
@@ -190,7 +230,7 @@ class Node : public Parent {
   // Fault injection. Asked for only where somebody listens, so that it costs a test of a flag
   // elsewhere.
   virtual bool wants_events() const { return false; }
-  bool hears_events() const { return hears_events_; }  // wants_events(), at hand
+  bool hears_events() const { return (attention_ & hears) != 0; }  // wants_events(), at hand
   // A request has come to this point; it goes on when the task ends.
   virtual asio::awaitable<void> meet(DebugEvent event);
 
@@ -225,8 +265,11 @@ class Node : public Parent {
   FlushQueue flushes_;
   std::vector<std::weak_ptr<Quiet>> quiets_;  // the drained sections that it is in
   bool warned_of_growth_ = false;
-  bool hears_events_ = false;
   bool carries_events_ = false;  // this node or one that it filters hears them
+  // Why a write must not go straight to the driver; one byte, so that this is one test.
+  enum Attention : std::uint8_t { hears = 1, records = 2 };
+  std::uint8_t attention_ = 0;
+  DirtyBitmaps bitmaps_{attention_, records};
 };
 
 // What stores bytes elsewhere than in other nodes.

@@ -231,6 +231,68 @@ std::uint64_t discard_piece(const Node& node, std::uint64_t at, std::uint64_t en
   return std::min(align_down(at, unit) + unit, end) - at;
 }
 
+Task<> zero_unnoted(Node& node, Range range, ZeroFlags flags) {
+  if (range.empty()) co_return ok;
+  const Limits& limits = node.needs();
+  if (node.common().discard == DiscardMode::ignore) flags.may_unmap = false;  // Z-2
+  const Parts parts = split(range, limits.zero_alignment, node.size());
+  if (flags.no_fallback && (!limits.native_zeroes || parts.middle.length != range.length)) {  // Z-5
+    co_return failure(Errc::not_supported, "zeroes can't be written without writing them");
+  }
+  ZeroFlags passed = flags;
+  passed.fua = false;
+  CO_CHECK(co_await write_zero_bytes(node, parts.head));
+  if (!parts.middle.empty()) {
+    co_await come_to(node, DebugEvent::pwritev_zero);
+    Result<> done = co_await zero_aligned(node, parts.middle, passed);
+    co_await come_to(node, DebugEvent::pwritev_done);
+    CO_CHECK(std::move(done));
+  }
+  CO_CHECK(co_await write_zero_bytes(node, parts.tail));
+  if (flags.fua) CO_CHECK(co_await flush_after(node, range.offset));  // F-6
+  co_return ok;
+}
+
+Task<> write_unnoted(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
+  const DetectZeroes detect = node.common().detect_zeroes;
+  if (detect != DetectZeroes::off && node.limits().native_zeroes && is_zero(data)) {  // Z-1
+    ZeroFlags as_zeroes;
+    as_zeroes.fua = flags.fua;
+    as_zeroes.may_unmap = detect == DetectZeroes::unmap;
+    return zero_unnoted(node, {offset, data.size()}, as_zeroes);
+  }
+  return write_bytes(node, offset, data, flags);
+}
+
+// Z-3. What is no whole unit of a request can't be given back, and is none of the node's business.
+Task<> discard_unnoted(Node& node, Range range) {
+  const std::uint64_t unit = node.needs().request_alignment;
+  const Claim held = co_await claim(node, padded(node, range));
+  const std::uint64_t end =
+      range.end() == node.size() ? range.end() : align_down(range.end(), unit);
+  for (std::uint64_t at = align_up(range.offset, unit); at < end;) {
+    const Range piece{at, discard_piece(node, at, end)};
+    Result<> done = co_await node.discard(piece);
+    if (!done && done.error().code != Errc::not_supported) co_return done;
+    at = piece.end();
+  }
+  co_return ok;
+}
+
+// Bitmaps hear of a change when it is over, whatever came of it, and before its caller does. Not
+// earlier: who takes what a bitmap says and clears it, and reads then, has to be told again of what
+// was on its way meanwhile.
+Task<> recorded(Node& node, Range range, Task<> change) {
+  Result<> done = co_await std::move(change);
+  node.bitmaps().mark(range);
+  co_return done;
+}
+
+Task<> noted(Node& node, Range range, Task<> change) {
+  if (!node.bitmaps().recording()) return change;
+  return recorded(node, range, std::move(change));
+}
+
 }  // namespace
 
 Task<> read(Node& node, std::uint64_t offset, const Buffers& out) {
@@ -255,52 +317,16 @@ Task<> read(Node& node, std::uint64_t offset, const Buffers& out) {
 }
 
 Task<> write(Node& node, std::uint64_t offset, const ConstBuffers& data, WriteFlags flags) {
-  const DetectZeroes detect = node.common().detect_zeroes;
-  if (detect != DetectZeroes::off && node.limits().native_zeroes && is_zero(data)) {  // Z-1
-    ZeroFlags as_zeroes;
-    as_zeroes.fua = flags.fua;
-    as_zeroes.may_unmap = detect == DetectZeroes::unmap;
-    return write_zeroes(node, {offset, data.size()}, as_zeroes);
-  }
-  return write_bytes(node, offset, data, flags);
+  return noted(node, {offset, data.size()}, write_unnoted(node, offset, data, flags));
 }
 
 Task<> write_zeroes(Node& node, Range range, ZeroFlags flags) {
-  if (range.empty()) co_return ok;
-  const Limits& limits = node.needs();
-  if (node.common().discard == DiscardMode::ignore) flags.may_unmap = false;  // Z-2
-  const Parts parts = split(range, limits.zero_alignment, node.size());
-  if (flags.no_fallback && (!limits.native_zeroes || parts.middle.length != range.length)) {  // Z-5
-    co_return failure(Errc::not_supported, "zeroes can't be written without writing them");
-  }
-  ZeroFlags passed = flags;
-  passed.fua = false;
-  CO_CHECK(co_await write_zero_bytes(node, parts.head));
-  if (!parts.middle.empty()) {
-    co_await come_to(node, DebugEvent::pwritev_zero);
-    Result<> done = co_await zero_aligned(node, parts.middle, passed);
-    co_await come_to(node, DebugEvent::pwritev_done);
-    CO_CHECK(std::move(done));
-  }
-  CO_CHECK(co_await write_zero_bytes(node, parts.tail));
-  if (flags.fua) CO_CHECK(co_await flush_after(node, range.offset));  // F-6
-  co_return ok;
+  return noted(node, range, zero_unnoted(node, range, flags));
 }
 
-// Z-3. What is no whole unit of a request can't be given back, and is none of the node's business.
 Task<> discard(Node& node, Range range) {
-  if (range.empty() || node.common().discard == DiscardMode::ignore) co_return ok;  // Z-2
-  const std::uint64_t unit = node.needs().request_alignment;
-  const Claim held = co_await claim(node, padded(node, range));
-  const std::uint64_t end =
-      range.end() == node.size() ? range.end() : align_down(range.end(), unit);
-  for (std::uint64_t at = align_up(range.offset, unit); at < end;) {
-    const Range piece{at, discard_piece(node, at, end)};
-    Result<> done = co_await node.discard(piece);
-    if (!done && done.error().code != Errc::not_supported) co_return done;
-    at = piece.end();
-  }
-  co_return ok;
+  if (range.empty() || node.common().discard == DiscardMode::ignore) return succeeded();  // Z-2
+  return noted(node, range, discard_unnoted(node, range));
 }
 
 Task<> resize(Node& node, std::uint64_t size) {

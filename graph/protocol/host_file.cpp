@@ -65,6 +65,12 @@ Limits HostFile::own_limits() const {
   return limits;
 }
 
+Task<std::uint64_t> HostFile::allocated_size() {
+  const SysResult<FileStatus> status = co_await file_->status();
+  if (!status) co_return std::unexpected(system_fault(status.error(), 0, "its status"));
+  co_return status->allocated;
+}
+
 Task<> HostFile::read(std::uint64_t offset, const Buffers& out) {
   std::size_t done = 0;
   if (reads_now_ && out.size() <= inline_max) {

@@ -23,6 +23,8 @@ class HostFile : public Protocol {
  public:
   std::uint64_t own_size() const override { return size_; }
   std::string detail() const override { return settings_.filename; }
+  std::string filename() const override { return settings_.filename; }
+  Task<std::uint64_t> allocated_size() override;
   Limits own_limits() const override;
 
   Task<> read(std::uint64_t offset, const Buffers& out) override;
