@@ -19,7 +19,9 @@ struct Site::Place {
   std::size_t worker;       // its number
   std::size_t clients = 0;  // on their way to it, too
   bool moving = false;
+  WaitQueue moved;
   std::vector<Newcomer> waiting;  // for the end of the move
+  Gate visitors;                  // a pass for each; it does not move meanwhile
   bool closed = false;
 };
 
@@ -90,7 +92,8 @@ void Site::deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ti
     return;
   }
   const auto emptiest = std::ranges::min_element(clients_);
-  if (there.clients > 1 || *emptiest == clients_[there.worker]) {
+  const bool settled = there.clients > 1 || there.visitors.inside() > 0;
+  if (settled || *emptiest == clients_[there.worker]) {
     bring(there, std::move(newcomer));
     return;
   }
@@ -121,12 +124,24 @@ asio::awaitable<void> Site::move(Place& place, std::size_t worker) {
   place.moving = false;
   std::vector<Newcomer> waiting = std::exchange(place.waiting, {});
   for (Newcomer& newcomer : waiting) bring(place, std::move(newcomer));
+  place.moved.notify_all();
+}
+
+Task<Gate::Pass> Site::enter(Cell& cell) {
+  Place& place =
+      **std::ranges::find_if(places_, [&](const auto& item) { return &item->cell == &cell; });
+  while (place.moving) co_await place.moved.wait();
+  Gate::Pass visitor = place.visitors.try_enter();
+  if (!visitor) co_return failure(Errc::shutting_down, "the server is stopping");
+  co_return std::move(visitor);
 }
 
 Task<> Site::close() {
   Result<> first = ok;
   co_await lobby_.stop();
   co_await moving_.drained();
+  for (const auto& place : places_) place->visitors.close();
+  for (const auto& place : places_) co_await place->visitors.drained();
   for (const auto& place : places_) {
     if (!place->closed) spawn(front_.executor, closing_.enter_anyway(), close_cell(*place, first));
   }
@@ -138,6 +153,10 @@ asio::awaitable<void> Site::close_cell(Place& place, Result<>& first) {
   Result<> closed = co_await run_on(place.cell.home().executor, place.cell.close());
   place.closed = true;
   if (first) first = std::move(closed);
+}
+
+bool Site::closed() const {
+  return std::ranges::all_of(places_, [](const auto& place) { return place->closed; });
 }
 
 std::vector<std::string> Site::unfinished() const {
