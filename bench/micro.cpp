@@ -90,7 +90,8 @@ class Bench {
   sim::NoEngine engine_;
   BufferPool buffers_;
   sim::MemoryLog log_;
-  Home home_{io_.get_executor(), clock_, engine_, buffers_, log_};
+  std::unique_ptr<Helpers> helpers_ = make_helpers();
+  Home home_{io_.get_executor(), clock_, engine_, buffers_, log_, *helpers_};
   static constexpr const graph::Driver* drivers_[] = {&graph::null_co_driver, &formats::raw_driver,
                                                       &hop_driver};
   graph::Graph graph_{home_, drivers_};

@@ -58,6 +58,7 @@ Task<> flush_node(Node& node, FlushDepth depth) {
     Result<> flushed = co_await child->node().flushes().flush(child->node(), depth);
     if (!flushed && first) first = std::move(flushed);
   }
+  if (first) node.flush_done();
   co_return first;
 }
 

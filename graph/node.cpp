@@ -41,6 +41,10 @@ Task<> Node::write_zeroes(Range, ZeroFlags) { return failed(lacks(*this, "write 
 Task<> Node::discard(Range) { return failed(lacks(*this, "discard")); }
 Task<> Node::resize(std::uint64_t) { return failed(lacks(*this, "be resized")); }
 Task<> Node::prefetch(Range) { return failed(lacks(*this, "prefetch")); }
+Task<std::unique_ptr<Node>> Node::open_port(std::string wanted, Edge) {
+  return failed<std::unique_ptr<Node>>(
+      Error(Errc::invalid_argument, name_, 0, name_ + ": has no snapshot '" + wanted + "'"));
+}
 Task<> Node::read_opaque(std::uint64_t, const Buffers&) { return failed(lacks(*this, "decode")); }
 
 Task<Extents> Node::map(Range range, MapDepth) {

@@ -58,7 +58,8 @@ struct Limits {
 };
 
 struct WriteFlags {
-  bool fua = false;  // durable when it returns
+  bool fua = false;         // durable when it returns
+  bool compressed = false;  // advice for formats that can; whole clusters only
 };
 struct ZeroFlags {
   bool fua = false;
@@ -69,6 +70,13 @@ struct ZeroFlags {
 
 enum class DiscardMode : std::uint8_t { ignore, unmap };
 enum class DetectZeroes : std::uint8_t { off, on, unmap };
+
+// A content of a node beside the active one, read-only: an internal snapshot.
+struct Port {
+  std::string id;
+  std::string name;
+  std::uint64_t size = 0;  // bytes
+};
 
 // The keys that every driver has.
 struct CommonOptions {
@@ -152,6 +160,8 @@ class Node : public Parent {
   // Step 2: what the medium of this very node keeps becomes durable. A node without one has nothing
   // to do.
   virtual Task<> flush_to_disk() { return succeeded(); }
+  // What flush_to_children() gave to the children is durable now (or will never be, with no_flush).
+  virtual void flush_done() {}
   // Cuts or grows to exactly `size` bytes; what is new reads as zeroes.
   virtual Task<> resize(std::uint64_t size);
   // What stores the bytes may have become longer by itself, as block devices do: looks, and
@@ -163,6 +173,12 @@ class Node : public Parent {
   virtual Task<Extents> map(Range range, MapDepth depth);
   // Reads what map() called opaque.
   virtual Task<> read_opaque(std::uint64_t offset, const Buffers& out);
+
+  // Contents that can be looked at beside the active one.
+  virtual std::vector<Port> ports() const { return {}; }
+  // A node that shows one of them, by id or else by name, as long as it lives; `self` leads to this
+  // node. Errors: invalid_argument when there is no such port.
+  virtual Task<std::unique_ptr<Node>> open_port(std::string wanted, Edge self);
 
   // Control operations.
   // What this node does to `child` when it is used as `own` says. Default: child_access() by role.

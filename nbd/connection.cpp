@@ -11,8 +11,13 @@ constexpr std::size_t idle_max = 8;  // readers kept for later
 // Of a long answer, before the next chunk is read. As much as a chunk: memory_of() counts two.
 constexpr std::size_t unsent_max = 4 * MiB;
 constexpr Clock::Duration report_interval = std::chrono::seconds(1);
-// Without a byte from or to a client for this long, it is not going on.
-constexpr Clock::Duration hoarding_interval = std::chrono::seconds(2);
+// Who holds memory that others wait for has to go on. In each second so much has to move, and so
+// much of what is held that all of it could be done within about a minute.
+constexpr Clock::Duration hoarding_interval = std::chrono::seconds(1);
+constexpr std::size_t least_rate = 16 * KiB;
+constexpr std::size_t intervals_for_all = 64;
+// Looked at so often in a row, so that the client alone was waited for in two of them.
+constexpr int slow_looks_max = 3;
 
 }  // namespace
 
@@ -66,17 +71,21 @@ asio::awaitable<void> Connection::watch_patience(Timer& patience) {
   close();
 }
 
-// A client that neither reads nor finishes what it began to send, and holds memory that others wait
+// A client that hardly reads nor finishes what it began to send, and holds memory that others wait
 // for, loses it.
 asio::awaitable<void> Connection::watch_hoarding() {
   std::uint64_t before = moved_;
+  int slow_looks = 0;
   while (!closed_ && budget_.borrowed() > 0) {
     co_await hoarding_->wait();
     if (closed_) break;
     const bool waits_for_peer = writer_busy_ || awaits_payload_;
-    if (moved_ == before && waits_for_peer && budget_.memory_is_short()) {
+    const std::uint64_t least = std::max(least_rate, budget_.borrowed() / intervals_for_all);
+    const bool hoards = waits_for_peer && moved_ - before < least && budget_.memory_is_short();
+    slow_looks = hoards ? slow_looks + 1 : 0;
+    if (slow_looks == slow_looks_max) {
       log(LogLevel::warning, "holds " + std::to_string(budget_.borrowed()) +
-                                 " bytes that others wait for, and does not go on: cut off");
+                                 " bytes that others wait for, and hardly goes on: cut off");
       close();
       break;
     }
@@ -161,7 +170,8 @@ Task<> Connection::more_input() {
   while (true) {
     input_.rest();
     CO_CHECK(co_await wait_readable());
-    CO_TRY(const std::size_t n, stream_->read_now(input_.space()));
+    const std::size_t room = budget_.memory_is_short() ? Input::capacity_short : Input::capacity;
+    CO_TRY(const std::size_t n, stream_->read_now(input_.space(room)));
     moved_ += n;
     input_.filled(n);
     if (n > 0) co_return ok;
@@ -189,7 +199,7 @@ Task<bool> Connection::next_request(Work& work) {
   Verdict verdict = check(request, session_);
   if (server_.stopping()) verdict = Verdict(WireError::eshutdown, "the server is stopping");
   const bool good = verdict.error == WireError::none;
-  const std::size_t memory = good ? memory_of(request, session_) : 0;
+  const std::size_t memory = good ? memory_of(request, session_) : memory_of(verdict, session_);
   work.share = budget_.try_take(memory);
   if (!work.share) work.share = co_await wait_for_room(memory);
   if (!work.share) co_return failure(Errc::canceled, "closed while it waited for memory");
@@ -247,6 +257,7 @@ Task<> Connection::skip_payload(std::uint64_t length) {
 
 asio::awaitable<Budget::Share> Connection::wait_for_room(std::size_t bytes) {
   end_batch();
+  input_.shrink();
   Budget::Share share = co_await budget_.take(bytes, closed_);
   reading_batch_ = true;
   co_return std::move(share);

@@ -19,15 +19,15 @@ struct Lobby::Guest {
 
   Guest(std::unique_ptr<Stream> peer, Ticket place)
       : stream(std::move(peer)), ticket(std::move(place)) {}
-  void log(Log& to, LogLevel level, const std::string& text) const {
-    const std::string peer = stream->peer();
-    to.write(level, "client " + peer + ": " + text, {.connection = peer});
-  }
   bool haggles() const { return state == State::haggling; }
 };
 
 Lobby::Lobby(Home& home, LobbyOptions options, Deliver deliver)
-    : home_(home), options_(options), deliver_(std::move(deliver)) {}
+    : home_(home),
+      options_(options),
+      deliver_(std::move(deliver)),
+      long_options_(BudgetLimits(options.guests_max, options.long_options_max), nullptr),
+      turned_away_(home) {}
 
 Lobby::~Lobby() { assert(guests_.empty()); }
 
@@ -45,19 +45,17 @@ bool Lobby::make_room(const Stream& stream) {
   if (places_->attached + open < options_.clients_max && open < options_.guests_max) return true;
   const auto oldest = std::ranges::find_if(guests_, haggles);
   if (oldest == guests_.end()) return false;
-  send_away(**oldest, "did not finish the handshake, gives way to others");
+  send_away(**oldest, Why::gives_way, "did not finish the handshake, gives way to others");
   return true;
 }
 
 void Lobby::receive(std::unique_ptr<Stream> stream) {
   if (stopping_ || !make_room(*stream)) {
-    const std::string peer = stream->peer();
-    home_.log.info(
-        "client " + peer + ": turned away, " +
-            (stopping_ ? "the server is stopping"
-                       : std::to_string(places_->taken_by(stream->origin())) + " of its " +
-                             std::to_string(places_->taken) + " connections are open"),
-        {.connection = peer});
+    turned_away_.note(
+        stopping_ ? Why::stopping : Why::too_many, stream->peer(),
+        stopping_ ? "turned away, the server is stopping"
+                  : "turned away, " + std::to_string(places_->taken_by(stream->origin())) +
+                        " of its " + std::to_string(places_->taken) + " connections are open");
     stream->close();
     return;
   }
@@ -83,8 +81,13 @@ asio::awaitable<void> Lobby::attend(std::shared_ptr<Guest> guest) {
   if (guest->state == Guest::State::agreed) {
     deliver_(std::move(guest->stream), *std::move(session), std::move(guest->ticket));
   } else if (was_haggling) {
-    const bool left = session.error().code == Errc::connection_lost;
-    guest->log(home_.log, left ? LogLevel::debug : LogLevel::info, session.error().message);
+    const std::string peer = guest->stream->peer();
+    const std::string& text = session.error().message;
+    if (session.error().code == Errc::connection_lost) {
+      home_.log.write(LogLevel::debug, "client " + peer + ": " + text, {.connection = peer});
+    } else {
+      turned_away_.note(Why::misbehaved, peer, text);
+    }
     guest->stream->close();
   }
 }
@@ -92,11 +95,13 @@ asio::awaitable<void> Lobby::attend(std::shared_ptr<Guest> guest) {
 // Ends the haggling when the deadline comes before it is cancelled.
 asio::awaitable<void> Lobby::watch(std::shared_ptr<Guest> guest) {
   const bool came = co_await guest->deadline->wait();
-  if (came && guest->haggles()) send_away(*guest, "did not finish the handshake in time");
+  if (came && guest->haggles()) {
+    send_away(*guest, Why::too_slow, "did not finish the handshake in time");
+  }
 }
 
-void Lobby::send_away(Guest& guest, std::string_view why) {
-  guest.log(home_.log, LogLevel::info, std::string(why));
+void Lobby::send_away(Guest& guest, Why why, std::string_view text) {
+  turned_away_.note(why, guest.stream->peer(), text);
   guest.state = Guest::State::sent_away;
   guest.ticket.give_up();
   guest.stream->close();
@@ -113,9 +118,10 @@ asio::awaitable<void> Lobby::stop() {
     co_await short_time->wait();
   }
   for (const auto& guest : guests_) {
-    if (guest->haggles()) send_away(*guest, "the server is stopping");
+    if (guest->haggles()) send_away(*guest, Why::stopping, "the server is stopping");
   }
   co_await gate_.drained();
+  co_await turned_away_.stop();
 }
 
 }  // namespace nbd

@@ -15,8 +15,10 @@
 #include "graph/base/gate.h"
 #include "graph/base/home.h"
 #include "graph/base/stream.h"
+#include "nbd/budget.h"
 #include "nbd/session.h"
 #include "nbd/ticket.h"
+#include "nbd/turned_away.h"
 
 namespace nbd {
 
@@ -34,9 +36,13 @@ struct LobbyOptions {
   std::size_t guests_max = 32;
   std::size_t options_max = 256;  // in one session, and two more for each export (statement 25)
   std::size_t option_length_max = 1 << 20;  // bytes; longer: the peer is cut off (statement 24)
+  // Bytes of all options together that are longer than option_piece and being read; one that does
+  // not fit is refused.
+  std::size_t long_options_max = 4 << 20;
   Listing listing = Listing::allowed;
 };
 inline constexpr std::size_t origin_max_default = 16;
+inline constexpr std::size_t option_piece = 64 << 10;  // bytes that each guest may have in memory
 
 class Lobby {
  public:
@@ -69,12 +75,14 @@ class Lobby {
   asio::awaitable<void> stop();
   bool stopping() const { return stopping_; }
   const LobbyOptions& options() const { return options_; }
+  Budget& long_options() { return long_options_; }
 
  private:
   struct Guest;
   asio::awaitable<void> attend(std::shared_ptr<Guest> guest);
   asio::awaitable<void> watch(std::shared_ptr<Guest> guest);
-  void send_away(Guest& guest, std::string_view why);
+  using Why = TurnedAway::Why;
+  void send_away(Guest& guest, Why why, std::string_view text);
   bool make_room(const Stream& stream);
 
   Home& home_;
@@ -84,6 +92,8 @@ class Lobby {
   std::shared_ptr<Places> places_ = std::make_shared<Places>();
   std::vector<std::shared_ptr<Guest>> guests_;  // in the order of their arrival
   Gate gate_;                                   // a pass for each guest
+  Budget long_options_;
+  TurnedAway turned_away_;
   bool stopping_ = false;
 };
 

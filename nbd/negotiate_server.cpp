@@ -15,8 +15,8 @@ namespace {
 
 constexpr std::size_t option_bytes_factor = 16;  // options of full length in one session
 constexpr std::uint32_t block_size_minimum_max = 64 * KiB;
-constexpr std::size_t piece_max =
-    64 * KiB;  // memory grows with what arrived, not with what was announced
+// Memory grows with what arrived, not with what was announced.
+constexpr std::size_t piece_max = option_piece;
 
 // The answer to an option that can't be had: its type and a text for people.
 struct Refusal {
@@ -97,7 +97,7 @@ std::expected<MetaRequest, Refusal> parse_meta(std::span<const std::byte> bytes,
 
 class Haggle {
  public:
-  Haggle(Stream& stream, const Lobby& lobby) : stream_(stream), lobby_(lobby) {}
+  Haggle(Stream& stream, Lobby& lobby) : stream_(stream), lobby_(lobby) {}
 
   Task<Session> run() {
     CO_CHECK(co_await greet());
@@ -174,9 +174,16 @@ class Haggle {
       }
       case Option::info:
       case Option::go:
-        co_return co_await info(length);
       case Option::list_meta_context:
       case Option::set_meta_context: {
+        const bool is_long = length > option_piece;
+        Budget::Share room;
+        if (is_long) room = lobby_.long_options().try_take(length);
+        if (is_long && !room) {
+          CO_CHECK(co_await turn_down(length));
+          co_return false;
+        }
+        if (option_ == Option::info || option_ == Option::go) co_return co_await info(length);
         CO_CHECK(co_await meta_context(length));
         co_return false;
       }
@@ -187,6 +194,14 @@ class Haggle {
         co_return false;
       }
     }
+  }
+
+  // An option that is too long while other guests send long ones, too.
+  Task<> turn_down(std::uint32_t length) {
+    CO_CHECK(co_await skip(length));
+    if (option_ == Option::set_meta_context) context_of_ = nullptr;
+    co_return co_await refuse(
+        Refusal(OptionReply::error_too_big, "too many long options at once, try again"));
   }
 
   // "NBD_OPT_EXPORT_NAME": there is no way to say no but to close.
@@ -398,7 +413,7 @@ class Haggle {
   }
 
   Stream& stream_;
-  const Lobby& lobby_;
+  Lobby& lobby_;
   Session session_;
   std::shared_ptr<const Offer> context_of_;  // base:allocation was selected for it
   Option option_ = Option::abort;
@@ -409,7 +424,7 @@ class Haggle {
 
 }  // namespace
 
-Task<Session> negotiate(Stream& stream, const Lobby& lobby) {
+Task<Session> negotiate(Stream& stream, Lobby& lobby) {
   Haggle haggle(stream, lobby);
   co_return co_await haggle.run();
 }

@@ -10,6 +10,6 @@ namespace nbd {
 // Errors: connection_lost (the peer left, or aborted in good order), invalid_argument (it broke the
 // rules in a way that leaves no way to answer): close the stream in either case. Cancel: close the
 // stream.
-Task<Session> negotiate(Stream& stream, const Lobby& lobby);
+Task<Session> negotiate(Stream& stream, Lobby& lobby);
 
 }  // namespace nbd

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <string_view>
 #include <vector>
 
 #include "graph/base/stream.h"
@@ -25,6 +26,13 @@ struct Reply {
     assert(head_size + sizeof(T) <= head.size());
     std::memcpy(head.data() + head_size, &message, sizeof(T));
     head_size += sizeof(T);
+  }
+  // Text that fits into the head; false, and nothing done, when it does not.
+  bool put_text(std::string_view text) {
+    if (text.size() > head.size() - head_size) return false;
+    std::memcpy(head.data() + head_size, text.data(), text.size());
+    head_size += text.size();
+    return true;
   }
   std::size_t size() const { return head_size + body_size; }
 };

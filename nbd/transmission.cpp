@@ -18,6 +18,9 @@ constexpr std::size_t descriptors_max = 8192;        // in one answer; the clien
 constexpr std::size_t status_copies = 3;      // of the list of extents, while it is being made
 constexpr std::size_t scratch_max = 1 * MiB;  // of the layers beneath, for what has no payload
 constexpr std::uint64_t sector = 512;
+// Of an error: a longer text takes a buffer.
+constexpr std::size_t text_in_head_max =
+    std::tuple_size_v<decltype(Reply::head)> - sizeof(ChunkHeader) - sizeof(ErrorChunk);
 
 // REQ_ONE wants one extent of whole sectors: out of so many there is one, be they as short as a
 // byte (statement 165).
@@ -299,6 +302,7 @@ class Job {
     head.error = error;
     head.text_length = static_cast<std::uint16_t>(text.size());
     reply.put(head);
+    if (behind.empty() && reply.put_text(text)) return;
     reply.body_size = text.size() + behind.size();
     reply.body = PooledBuffer(home_.buffers, reply.body_size);
     const Buffers body(reply.body.bytes());
@@ -365,6 +369,11 @@ std::size_t memory_of(const Request& request, const Session& session) {
     default:
       return 0;
   }
+}
+
+std::size_t memory_of(const Verdict& refusal, const Session& session) {
+  if (!session.structured_replies || refusal.text.size() <= text_in_head_max) return 0;
+  return BufferPool::rounded(refusal.text.size());
 }
 
 asio::awaitable<void> carry_out(Request request, Budget::Share share, const Session& session,

@@ -23,6 +23,8 @@ class Outbox {
 
 // Bytes that a request can have in memory at once: what it reserves.
 std::size_t memory_of(const Request& request, const Session& session);
+// The same of an answer that refuses one.
+std::size_t memory_of(const Verdict& refusal, const Session& session);
 
 // Carries the request out and posts its replies; `share` leaves with the last one.
 asio::awaitable<void> carry_out(Request request, Budget::Share share, const Session& session,

@@ -69,6 +69,7 @@ class Daemon final : public control::Host {
     spawn(home_.executor, watching_.enter_anyway(), watch_signals());
     Result<> served = co_await serve();
     signals_.close();
+    if (starting_) starting_->cancel();
     if (watchdog_) co_await watchdog_->stop();
     co_await watching_.drained();
     if (!served) co_return std::unexpected(std::move(served).error());
@@ -93,8 +94,11 @@ class Daemon final : public control::Host {
   // Errors: nothing could be started.
   Task<> serve() {
     CO_CHECK(co_await site_.open());
-    Result<> listening = co_await listen();
-    if (listening) {
+    Result<> listening = ok;
+    if (!stopping_) listening = co_await listen();
+    started_ = true;
+    if (starting_) starting_->cancel();
+    if (listening && !stopping_) {
       std::set<std::string_view> engines;
       for (const Home* worker : crew_.homes()) engines.insert(worker->engine.name());
       for (const std::string_view engine : engines) {
@@ -104,8 +108,8 @@ class Daemon final : public control::Host {
       control_listeners_.start();
       get_ready(listeners_.addresses());
       while (!stopping_) co_await stop_.wait();
-      manager_.stopping("stopping");
     }
+    if (listening) manager_.stopping("stopping");
     co_await listeners_.stop();
     co_await control_listeners_.stop();
     patience_ =
@@ -185,6 +189,9 @@ class Daemon final : public control::Host {
     }
     home_.log.info(name + ": stopping; once more stops at once");
     stop();
+    if (started_) return;
+    starting_ = home_.clock.timer(std::min(config_.limits.drain_timeout, patience_max) + leeway);
+    spawn(home_.executor, watching_.enter_anyway(), watch_start());
   }
 
   // To control clients that have waited for it.
@@ -199,6 +206,17 @@ class Daemon final : public control::Host {
   void stop() {
     stopping_ = true;
     stop_.notify_all();
+  }
+
+  // A stop can't begin before all is open, and a medium that hangs may never be.
+  asio::awaitable<void> watch_start() {
+    if (!co_await starting_->wait() || started_) co_return;
+    for (const std::string& name : site_.unfinished()) {
+      home_.log.error("export '" + printable(name) + "': its medium does not answer");
+    }
+    home_.log.error("stopped before everything was open");
+    listeners_.close();
+    std::_Exit(EXIT_FAILURE);
   }
 
   // Clients had drain-timeout, and then as long again was left for the last flush. What waits still
@@ -227,9 +245,11 @@ class Daemon final : public control::Host {
   ServiceManager manager_;
   std::optional<Watchdog> watchdog_;
   std::string status_;               // for the service manager
+  std::unique_ptr<Timer> starting_;  // with a start that is to be stopped
   std::unique_ptr<Timer> patience_;  // with a stop
   Gate watching_;
   WaitQueue stop_;
+  bool started_ = false;  // all is open, or can't be
   bool ready_ = false;
   bool hung_up_ = false;  // before it was ready
   bool stopping_ = false;

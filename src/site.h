@@ -4,6 +4,9 @@
 // and no signals.
 #pragma once
 
+#include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,10 +28,11 @@ class Site {
   // Opens all nodes and makes the exports.
   // Errors: the first thing that does not work, with its position; everything is closed again then.
   Task<> open();
-  // Nobody is let in any more; when visitors have left, every cell closes, each at its own pace.
+  // Nobody is let in any more; then every cell closes, each at its own pace, when its visitors have
+  // left.
   // Errors: the first one, after all has been done; each is logged.
   Task<> close();
-  // While close() has not returned: the exports of the cells that it waits for.
+  // While open() or close() has not returned: the exports of the cells that it waits for.
   std::vector<std::string> unfinished() const;
   bool closed() const;
 
@@ -45,22 +49,30 @@ class Site {
   const std::vector<std::unique_ptr<Cell>>& cells() const { return cells_; }
 
  private:
-  struct Place;     // of a cell: where it is and who is there
-  struct Newcomer;  // a client that has agreed on an export
+  struct Place;    // of a cell: where it is and who is there
+  class Newcomer;  // a client that has agreed on an export
   void deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket);
-  void bring(Place& place, Newcomer newcomer);
+  void bring(std::shared_ptr<Newcomer> newcomer);
   Task<Gate::Pass> enter(Cell& cell);
-  asio::awaitable<void> move(Place& place, std::size_t worker);
+  asio::awaitable<void> move(Place& place);
+  void watch_arrival_of(std::shared_ptr<Newcomer> newcomer);
+  asio::awaitable<void> watch_arrivals();
+  void give_up(Newcomer& newcomer);
   asio::awaitable<void> close_cell(Place& place, Result<>& first);
 
   Home& front_;
   const std::vector<Home*> workers_;
-  std::vector<std::size_t> clients_;  // of each worker
+  const Clock::Duration arrival_timeout_;  // from the reply to GO to the worker; 0: none
+  std::vector<std::size_t> clients_;       // of each worker, on their way to it, too
   std::vector<std::unique_ptr<Cell>> cells_;
   std::vector<std::unique_ptr<Place>> places_;  // one for each cell
+  std::map<std::string, Place*, std::less<>> by_export_;
+  const Place* opening_ = nullptr;
+  std::deque<std::shared_ptr<Newcomer>> arriving_;  // by their deadlines; some have arrived
+  std::unique_ptr<Timer> next_deadline_;
   nbd::Lobby lobby_;
-  Gate moving_;   // a pass for each cell on its way to another worker
-  Gate closing_;  // a pass for each cell that is being closed
+  Gate watching_;  // a pass for who watches arrivals
+  Gate closing_;   // a pass for each cell that is being closed
 };
 
 }  // namespace app

@@ -31,6 +31,7 @@ Result<std::unique_ptr<Worker>> Worker::create(Log& log, EngineKind engine, Memo
   TRY(worker->engine_, make_engine(engine, worker->context_));
   worker->home_ = std::make_unique<Home>(worker->context_.get_executor(), worker->clock_,
                                          *worker->engine_, worker->buffers_, log,
+                                         *worker->helpers_,
                                          memory == nullptr ? nullptr : &*worker->memory_);
   return worker;
 }

@@ -45,6 +45,7 @@ class Worker {
   BufferPool buffers_;
   std::optional<MemoryBranch> memory_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Helpers> helpers_ = make_helpers();
   std::unique_ptr<Home> home_;
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>> running_;
   std::thread thread_;

@@ -1,15 +1,21 @@
 #include "graph/base/call_threads.h"
 
+#include <pthread.h>
+
 #include <csignal>
 #include <system_error>
 
 namespace {
 
-// Signals are the event loops' business, and interrupt nothing here.
+constexpr const char* thread_name = "blocking calls";  // 15 characters at most
+
+// Signals are the event loops' business, and interrupt nothing here. The name is one's own, or
+// tools show all of them as the worker that has started them.
 void serve(asio::thread_pool& pool) {
   sigset_t all;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  ::pthread_setname_np(::pthread_self(), thread_name);
   pool.attach();
 }
 

@@ -71,6 +71,8 @@ inline std::unexpected<Error> failure(Errc code, std::string message) {
 // TRY(int n, f()): declares n, or returns f's error. CO_TRY: the same in a coroutine.
 #define TRY(decl, expr) GANTRY_TRY(GANTRY_JOIN(result_, __LINE__), decl, expr, return)
 #define CO_TRY(decl, expr) GANTRY_TRY(GANTRY_JOIN(result_, __LINE__), decl, expr, co_return)
-// CO_CHECK(co_await f()): leaves the coroutine with f's error, if any.
+// CHECK(f()): leaves the function with f's error, if any. CO_CHECK(co_await f()): the coroutine.
+#define CHECK(expr) \
+  if (auto checked = (expr); !checked) return std::unexpected(std::move(checked).error())
 #define CO_CHECK(expr) \
   if (auto checked = (expr); !checked) co_return std::unexpected(std::move(checked).error())

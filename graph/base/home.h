@@ -6,6 +6,7 @@
 #include "graph/base/buffer.h"
 #include "graph/base/clock.h"
 #include "graph/base/engine.h"
+#include "graph/base/helpers.h"
 #include "graph/base/log.h"
 #include "graph/base/memory_account.h"
 
@@ -16,5 +17,6 @@ struct Home {
   Engine& engine;
   BufferPool& buffers;
   Log& log;
+  Helpers& helpers;
   MemoryBranch* memory = nullptr;  // none: requests are limited per connection only
 };

@@ -1,11 +1,17 @@
 // memory_account.h - how much memory the requests of the whole process may take, and who waits for
 // some of it. The only thing on the data path that workers share: a number, changed atomically.
+//
+// First come, first served, whatever worker they are on: who has to wait draws a ticket, each
+// branch publishes the ticket of its first in line, and only the oldest of those may take. While
+// somebody waits, nobody else takes anything, so what others hold can only become less.
 #pragma once
 
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 #include <list>
 #include <vector>
 
@@ -29,13 +35,16 @@ class MemoryAccount {
  private:
   friend class MemoryBranch;
   // What is larger than the limit fits when nothing else is taken.
-  bool try_take(std::size_t bytes);
+  bool fit_in(std::size_t bytes);
   void give(std::size_t bytes);
+  MemoryBranch* branch_of_oldest() const;  // null when nobody waits
+  void wake_oldest();
 
   const std::size_t limit_;
   std::atomic<std::size_t> used_ = 0;
   std::atomic<std::size_t> waiting_ = 0;
-  std::vector<MemoryBranch*> branches_;  // complete before anything is taken
+  std::atomic<std::uint64_t> tickets_ = 0;  // drawn so far
+  std::vector<MemoryBranch*> branches_;     // complete before anything is taken
 };
 
 // The account as one worker uses it.
@@ -49,8 +58,8 @@ class MemoryBranch {
   MemoryBranch& operator=(const MemoryBranch&) = delete;
 
   const MemoryAccount& account() const { return account_; }
-  // Not while others of this worker wait: first come, first served.
-  bool try_take(std::size_t bytes) { return line_.empty() && account_.try_take(bytes); }
+  // Not while others wait, on any worker.
+  bool try_take(std::size_t bytes) { return !account_.pressed() && account_.fit_in(bytes); }
   // Waits for it; false when `given_up` became true and wake() was called.
   asio::awaitable<bool> take(std::size_t bytes, const bool& given_up);
   void give(std::size_t bytes) { account_.give(bytes); }
@@ -59,10 +68,18 @@ class MemoryBranch {
 
  private:
   friend class MemoryAccount;
-  void wake_first();
+  static constexpr std::uint64_t nobody = std::numeric_limits<std::uint64_t>::max();
+  struct Waiter {
+    explicit Waiter(std::uint64_t drawn) : ticket(drawn) {}
+    const std::uint64_t ticket;
+    WaitQueue called;
+  };
+  void publish() { first_ticket_.store(line_.empty() ? nobody : line_.front().ticket); }
+  void wake_first();  // from any thread
 
   MemoryAccount& account_;
   const asio::any_io_executor executor_;
-  std::list<WaitQueue> line_;        // one for each who waits
-  std::atomic<bool> asked_ = false;  // the first in the line wants to hear of memory given back
+  std::list<Waiter> line_;
+  std::atomic<std::uint64_t> first_ticket_ = nobody;  // of the first in the line
+  std::atomic<bool> waking_ = false;                  // the first in the line will be called
 };

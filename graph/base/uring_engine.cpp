@@ -19,13 +19,15 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "graph/base/posix_file.h"
+#include "graph/base/task.h"
 
 namespace {
 
 constexpr unsigned ring_entries = 256;  // submissions of one batch; more make another system call
-constexpr int attempts_max = 8;         // of what fails with EAGAIN
+constexpr int attempts_max = 8;         // of what fails with EAGAIN, and of submitting at all
 constexpr unsigned spare_workers = 64;  // the kernel's threads beside those that shares can keep
 constexpr unsigned share_max = 32;      // calls of one file that keep such a thread
 
@@ -49,7 +51,7 @@ class Ring {
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
   ~Ring() {
-    assert(in_flight_ == 0 && !submit_posted_);
+    assert(in_flight_ == 0 && prepared_.empty() && !submit_posted_);
     if (made_) io_uring_queue_exit(&ring_);
   }
 
@@ -93,10 +95,14 @@ class Ring {
         submit();
         entry = io_uring_get_sqe(&ring_);
       }
-      if (entry == nullptr) co_return -EBUSY;
+      if (entry == nullptr) {
+        operation.result = -EAGAIN;
+        co_await yield();  // those before us are submitted or fail meanwhile
+        continue;
+      }
       prepare(entry);
       io_uring_sqe_set_data(entry, &operation);
-      ++in_flight_;
+      prepared_.push_back(&operation);
       submit_soon();
       auto start = [&operation](auto handler) { operation.handler.emplace(std::move(handler)); };
       co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(std::move(start),
@@ -136,20 +142,55 @@ class Ring {
     if (std::exchange(submit_posted_, true)) return;
     asio::post(worker_, [this] {
       submit_posted_ = false;
-      submit();
+      submit_or_fail();
       reap();  // what the page cache had is done already
       arm();
     });
   }
-  void submit() {
+  // Whatever the kernel says, nothing stays in the queue for ever: what it is too busy for is tried
+  // again in the next turns, and fails in the end.
+  void submit_or_fail() {
+    const int error = submit();
+    if (prepared_.empty()) {
+      busy_turns_ = 0;
+    } else if (is_passing(error) && ++busy_turns_ < attempts_max) {
+      submit_soon();
+    } else {
+      busy_turns_ = 0;
+      fail_prepared(error);
+    }
+  }
+  // Returns the error for which something is left in the queue.
+  int submit() {
     submitting_ = true;
-    while (io_uring_sq_ready(&ring_) > 0) {
+    int error = 0;
+    for (int attempt = 0; !prepared_.empty() && attempt < attempts_max;) {
       const int taken = io_uring_submit(&ring_);
-      if (taken >= 0 || taken == -EINTR) continue;
-      assert(taken == -EBUSY || taken == -EAGAIN);
-      reap();  // completions have to be taken first
+      if (taken > 0) {
+        prepared_.erase(prepared_.begin(), prepared_.begin() + taken);
+        in_flight_ += static_cast<std::size_t>(taken);
+        continue;
+      }
+      error = taken == 0 ? -EAGAIN : taken;
+      if (!is_passing(error)) break;
+      ++attempt;
+      reap();  // completions may have to be taken first
     }
     submitting_ = false;
+    return error;
+  }
+  static bool is_passing(int error) {
+    return error == -EAGAIN || error == -EBUSY || error == -ENOMEM || error == -EINTR;
+  }
+  // What the kernel has not taken goes out of the queue, which only we write to.
+  void fail_prepared(int error) {
+    ring_.sq.sqe_head = ring_.sq.sqe_tail = *ring_.sq.khead;
+    *ring_.sq.ktail = *ring_.sq.khead;
+    const std::vector<Operation*> failed = std::exchange(prepared_, {});
+    for (Operation* operation : failed) {
+      operation->result = error;
+      finish(*operation);
+    }
   }
   // Takes what is complete, and lets the coroutines go on through their executors.
   void reap() {
@@ -166,12 +207,15 @@ class Ring {
       io_uring_cq_advance(&ring_, n);
       in_flight_ -= n;
       for (unsigned i = 0; i < n; ++i) {
-        // moved out first: the frame that holds the operation may end inside
-        Operation::Handler handler = std::move(*finished[i]->handler);
-        finished[i]->handler.reset();
-        resume(std::move(handler));
+        finish(*finished[i]);
       }
     }
+  }
+  void finish(Operation& operation) {
+    // moved out first: the frame that holds the operation may end inside
+    Operation::Handler handler = std::move(*operation.handler);
+    operation.handler.reset();
+    resume(std::move(handler));
   }
   void resume(Operation::Handler handler) {
     auto executor = asio::get_associated_executor(handler);
@@ -197,7 +241,9 @@ class Ring {
   io_uring ring_{};
   asio::posix::stream_descriptor wake_;  // an eventfd that counts completions
   std::uint64_t wakes_ = 0;
-  std::size_t in_flight_ = 0;
+  std::vector<Operation*> prepared_;  // what is in the queue and not submitted
+  int busy_turns_ = 0;                // since the kernel last took something
+  std::size_t in_flight_ = 0;         // submitted and not complete
   unsigned files_ = 0;
   bool made_ = false;
   bool enabled_ = false;

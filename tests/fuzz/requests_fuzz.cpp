@@ -1,12 +1,6 @@
 // requests_fuzz.cpp - bytes of a client that is in transmission.
-#include <gtest/gtest.h>
-
+#include "tests/fuzz/stop_at_findings.h"
 #include "tests/support/nbd_fuzz.h"
-
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  GTEST_FLAG_SET(break_on_failure, true);
-  return 0;
-}
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
   test::feed_requests({reinterpret_cast<const char*>(data), size});

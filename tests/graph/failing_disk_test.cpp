@@ -30,7 +30,7 @@ class FailingPlace final : public Place {
       : engine(base.home().engine),
         base_(base),
         home_{base.home().executor, base.home().clock, engine, base.home().buffers,
-              base.home().log} {}
+              base.home().log, base.home().helpers} {}
   Home& home() override { return home_; }
   Result<> run(Task<> task) override { return base_.run(std::move(task)); }
   std::string path(const std::string& name) const override { return base_.path(name); }

@@ -554,7 +554,7 @@ TEST_F(FileOnASimulatedDisk, LetsWritesTakeTheEngineForAWhileWhenOneWasSlow) {
   Jumpy clock;
   clock.next += std::chrono::hours(1);
   Home home{place.world.home.executor, clock, place.world.home.engine, place.world.buffers,
-            place.world.log};
+            place.world.log, place.world.helpers};
   struct Elsewhere final : Place {
     Elsewhere(SimPlace& where, Home& own) : base(where), home_(own) {}
     Home& home() override { return home_; }

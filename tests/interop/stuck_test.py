@@ -229,4 +229,34 @@ def _(folder, engine):
         equal((folder / "sock").exists(), False)
 
 
+def wait_until_it_opens(server):
+    tasks = pathlib.Path(f"/proc/{server.process.pid}/task")
+    for _ in range(PATIENCE * 100):
+        if any((task / "comm").read_text() == "blocking calls\n" for task in tasks.iterdir()):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no thread opens anything")
+
+
+@test("a stop while a start hangs is bounded, too, and says what does not answer, through {}", *ENGINES)
+def _(folder, engine):
+    with fuse_mount(folder) as (mount, process):
+        config = folder / "gantry.toml"
+        quick, stuck = sparse_file(folder / "quick", 4 * MiB), sparse_file(mount / "stuck", 4 * MiB)
+        config.write_text(head(engine, 'drain-timeout = "1s"\n') + node_and_export("quick", "file", quick) +
+                          node_and_export("stuck", "file", stuck))
+        with stopped(process):
+            server = Server(["serve", config], 0, folder)
+            try:
+                wait_until_it_opens(server)
+                server.process.terminate()
+                equal(server.process.wait(15), 1)
+            finally:
+                server.process.kill()
+                server.process.wait()
+        server.reader.join()
+        says(server, "export 'stuck': its medium does not answer", "stopped before everything was open")
+        equal([line for line in server.log if "'quick'" in line], [])
+
+
 main()

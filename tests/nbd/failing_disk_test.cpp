@@ -72,7 +72,7 @@ class FileExport {
       : host_(host),
         engine_(medium.engine()),
         home_{host.world.home.executor, host.world.home.clock, *engine_, host.world.home.buffers,
-              host.world.home.log},
+              host.world.home.log, host.world.home.helpers},
         graph_(home_, file_drivers) {
     medium.make(name, std::string(size, 'i'));
     Options options;

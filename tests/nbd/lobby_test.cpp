@@ -108,6 +108,76 @@ TEST(Lobby, EndsWithWhoAsksForMoreThanItIsTold) {
   EXPECT_TRUE(wordy.was_closed());
 }
 
+TEST(Lobby, TellsOfAFloodInAFewLines) {
+  NbdHost host;
+  const sim::Line line = host.line_from("10.0.0.1");
+  for (std::size_t i = 0; i < nbd::origin_max_default; ++i) host.attached("disk", {}, line);
+  const auto said = [&] { return host.lines_with("turned away").size(); };
+
+  for (int i = 0; i < 1000; ++i) host.client(line);
+  host.world.scheduler.settle();
+  EXPECT_EQ(said(), 1U);
+  WireClient& chatty = host.client();  // another kind has lines of its own
+  chatty.says(std::string(4, '\xff'));
+  host.world.scheduler.settle();
+  EXPECT_EQ(host.lines_with("unknown client flags").size(), 1U);
+
+  host.world.scheduler.pass(std::chrono::seconds(10));
+  EXPECT_EQ(host.world.log.lines.back(),
+            "999 more clients turned away in the last 10 s: too many connections are open");
+  host.client(line);
+  host.world.scheduler.pass(std::chrono::seconds(10));
+  EXPECT_EQ(host.world.log.lines.back(),
+            "1 more client turned away in the last 10 s: too many connections are open");
+  EXPECT_EQ(said(), 3U);
+  host.world.scheduler.pass(std::chrono::seconds(10));
+  host.client(line);  // after a time without any, one is named again
+  host.world.scheduler.settle();
+
+  EXPECT_EQ(said(), 4U);
+}
+
+TEST(Lobby, TellsOfThoseWhoWereCountedWhenItStops) {
+  nbd::LobbyOptions options;
+  options.guests_max = 1;
+  NbdHost host(limited(options));
+  for (int i = 0; i < 10; ++i) host.client();
+
+  host.begin_stop();
+  host.world.scheduler.pass(std::chrono::seconds(1));
+
+  EXPECT_EQ(host.lines_with("gives way to others").size(), 1U);
+  EXPECT_EQ(host.lines_with("8 more clients turned away").size(), 1U);
+}
+
+// A quarter of what is allowed, all but its last byte.
+std::string most_of_a_long_option() {
+  std::string text = option(opt::info, std::string(1 << 20, '\0'));
+  text.pop_back();
+  return text;
+}
+
+TEST(Lobby, ReadsOnlySoManyLongOptionsAtATime) {
+  NbdHost host;
+  std::vector<WireClient*> wordy;
+  for (int i = 0; i < 4; ++i) {
+    wordy.push_back(&host.client());
+    wordy.back()->greets();
+    wordy.back()->says(most_of_a_long_option());
+  }
+  host.world.scheduler.settle();
+  WireClient& late = host.client();
+  late.greets();
+
+  EXPECT_EQ(late.asks(opt::info, std::string(1 << 20, '\0')).end(), rep::err_too_big);
+  EXPECT_TRUE(late.goes("disk").acked());  // short ones always have room
+  wordy.front()->leaves();
+  host.world.scheduler.settle();
+  WireClient& next = host.client();
+  next.greets();
+  EXPECT_EQ(next.asks(opt::info, std::string(1 << 20, '\0')).end(), rep::err_invalid);
+}
+
 // What programs may read of the log's last line that has `part` in it.
 std::string fields_of(const NbdHost& host, std::string_view part) {
   const sim::MemoryLog& log = host.world.log;

@@ -58,12 +58,92 @@ TEST(Memory, WhoIsSlowAndGoesOnIsNotCutOff) {
   WireClient& other = host.attached();
   other.sends({cmd::read, 0, 4 * MiB, 0, {}});
 
-  for (int i = 0; i < 100; ++i) {
-    slow.says("x");
+  for (int i = 0; i < 50; ++i) {
+    slow.says(pattern(128 * KiB));
     host.world.scheduler.pass(seconds(1));
   }
 
   EXPECT_FALSE(slow.was_closed());
+}
+
+TEST(Memory, WhoDripsIsCutOffWhenOthersWait) {
+  NbdHost host(narrow());
+  WireClient& dripping = host.attached();
+  hoard(dripping);
+  for (int i = 0; i < 10; ++i) {
+    dripping.says("x");
+    host.world.scheduler.pass(seconds(2));
+  }
+  EXPECT_FALSE(dripping.was_closed());  // nobody waits
+  WireClient& honest = host.attached();
+  const std::uint64_t waiting = honest.sends({cmd::read, 0, 4 * MiB, 0, {}});
+
+  for (int i = 0; i < 5; ++i) {
+    dripping.says("x");
+    host.world.scheduler.pass(seconds(1));
+  }
+
+  EXPECT_TRUE(dripping.was_closed());
+  EXPECT_TRUE(honest.answer(waiting).good());
+}
+
+TEST(Memory, OneSlowMomentIsForgiven) {
+  NbdHost host(narrow());
+  WireClient& bumpy = host.attached();
+  hoard(bumpy);
+  host.attached().sends({cmd::read, 0, 4 * MiB, 0, {}});
+
+  for (int i = 0; i < 20; ++i) {
+    bumpy.says(pattern(256 * KiB));
+    host.world.scheduler.pass(seconds(2));
+  }
+
+  EXPECT_FALSE(bumpy.was_closed());
+}
+
+TEST(Memory, AnswersWithALongTextTakeTheirShare) {
+  NbdHost host(narrow());
+  sim::Line narrow_line = host.line();
+  narrow_line.to_client_max = 4 * KiB;
+  WireClient& deaf = host.attached("disk", {}, narrow_line);
+
+  for (int i = 0; i < 256; ++i) deaf.sends({cmd::read, NbdHost::disk_size, 512, 0, {}});
+  host.world.scheduler.settle();
+
+  EXPECT_GT(host.world.buffers.lent(), 512 * KiB);
+  EXPECT_LE(host.world.buffers.lent(), host.memory.used() + 64 * KiB);
+}
+
+TEST(Memory, AnswersWithAShortTextTakeNone) {
+  NbdHost host(narrow());
+  sim::Line narrow_line = host.line();
+  narrow_line.to_client_max = 1 * KiB;
+  WireClient& deaf = host.attached("ro", {}, narrow_line);
+
+  for (int i = 0; i < 200; ++i) deaf.sends({cmd::trim, 0, 512, 0, {}});
+  host.world.scheduler.settle();
+
+  EXPECT_EQ(host.world.buffers.lent(), 0U);
+}
+
+TEST(Memory, WhoWaitsForItKeepsLittleOfWhatItHasReadAhead) {
+  NbdHost host(narrow());
+  for (int i = 0; i < 2; ++i) hoard(host.attached());  // the second one waits for the first
+  host.world.scheduler.settle();
+  const std::size_t before = host.world.buffers.lent();
+  std::string asked;
+  for (int i = 0; i < 4000; ++i) {  // 112 KiB of them
+    Request request;
+    request.length = 128 * KiB;  // more than its own share
+    request.cookie = static_cast<std::uint64_t>(i) + 1;
+    asked += request.bytes();
+  }
+
+  host.attached().says(asked);
+  host.world.scheduler.settle();
+
+  EXPECT_GT(host.world.buffers.lent(), before);
+  EXPECT_LE(host.world.buffers.lent() - before, 16 * KiB);
 }
 
 TEST(Memory, WhoDoesNotReadItsRepliesLosesThemWhenOthersWait) {

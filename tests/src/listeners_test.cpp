@@ -92,7 +92,8 @@ class Door : public testing::Test {
   sim::NoEngine engine;
   BufferPool buffers;
   sim::MemoryLog log;
-  Home home{loop.get_executor(), clock, engine, buffers, log};
+  const std::unique_ptr<Helpers> helpers = make_helpers();
+  Home home{loop.get_executor(), clock, engine, buffers, log, *helpers};
   std::vector<std::string> accepted;
   std::vector<std::unique_ptr<Stream>> streams;
   Listeners listeners{home, std::chrono::seconds(0), [this](std::unique_ptr<Stream> stream) {

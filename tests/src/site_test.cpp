@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/src/small_site.h"
+#include "tests/support/wire_client.h"
 
 namespace app {
 namespace {
@@ -104,6 +105,126 @@ TEST(Site, GivesARefusedExportItsPlaceInTheFile) {
             "a.toml:7:1: export 'e': 1 bytes at 1048576 leave node 'w' of 1048576 bytes");
   EXPECT_EQ(offset.open(),
             "a.toml:6:1: export 'e': 0 bytes at 2097152 leave node 'w' of 1048576 bytes");
+}
+
+// A site with a worker beside the front's own, which goes on only where a test says so.
+class TwoWorkers {
+ public:
+  // Exports of as many disks; the first lives on the front, the next one on the other worker, and
+  // so on by turns.
+  explicit TwoWorkers(const std::vector<std::string>& names)
+      : config(small_config(text_of(names))),
+        site(front.home, {&front.home, &other.home}, config, small_drivers) {
+    finish(site.open());
+  }
+  ~TwoWorkers() { finish(site.close()); }
+  TwoWorkers(const TwoWorkers&) = delete;
+  TwoWorkers& operator=(const TwoWorkers&) = delete;
+
+  // One that has had the reply to GO.
+  test::WireClient& client_of(const std::string& name) {
+    sim::StreamPair pair =
+        sim::stream_pair(front.scheduler, {}, "#" + std::to_string(clients.size() + 1));
+    clients.push_back(std::make_unique<test::WireClient>(front.scheduler, std::move(pair.client)));
+    site.lobby().receive(std::move(pair.server));
+    clients.back()->greets();
+    EXPECT_TRUE(clients.back()->goes(name).acked());
+    return *clients.back();
+  }
+  bool serves(test::WireClient& client) {
+    const std::uint64_t cookie = client.sends({test::cmd::flush, 0, 0, 0, {}});
+    both_go_on();
+    return client.answer(cookie).good();
+  }
+  void both_go_on() {
+    for (int i = 0; i < 100; ++i) {
+      front.scheduler.settle();
+      other.scheduler.settle();
+    }
+  }
+
+  const Config config;
+  sim::World front{1};
+  sim::World other{2};
+  Site site;
+  std::vector<std::unique_ptr<test::WireClient>> clients;
+
+ private:
+  static std::string text_of(const std::vector<std::string>& names) {
+    std::string text;
+    for (const std::string& name : names) {
+      text += "[nodes." + name + "]\ndriver = 'memory'\n[exports." + name + "]\nnode = '" + name +
+              "'\nwritable = true\n";
+    }
+    return text;
+  }
+  static asio::awaitable<void> keep(Task<> task, std::optional<Result<>>& out) {
+    out.emplace(co_await std::move(task));
+  }
+  void finish(Task<> task) {
+    std::optional<Result<>> result;
+    spawn(front.home.executor, Gate::Pass(), keep(std::move(task), result));
+    for (int i = 0; i < 100 && !result; ++i) {
+      both_go_on();
+      front.scheduler.pass(std::chrono::milliseconds(100));
+      other.scheduler.pass(std::chrono::milliseconds(100));
+    }
+    EXPECT_TRUE(result && *result);
+  }
+};
+
+TEST(Site, CutsOffWhoDoesNotReachItsWorkerInTime) {
+  TwoWorkers two({"a", "b"});
+  test::WireClient& lost = two.client_of("b");
+
+  two.front.scheduler.pass(std::chrono::seconds(9));
+  EXPECT_FALSE(lost.was_closed());
+  two.front.scheduler.pass(std::chrono::seconds(2));
+  EXPECT_TRUE(lost.was_closed());
+  EXPECT_EQ(two.front.log.warnings,
+            std::vector<std::string>{"client #1: did not reach export 'b' in time, worker 1 does "
+                                     "not answer: cut off"});
+  EXPECT_EQ(two.site.lobby().clients(), 0U);  // its place is free
+
+  test::WireClient& next = two.client_of("b");
+  EXPECT_TRUE(two.serves(next));
+  EXPECT_EQ(two.site.lobby().clients(), 1U);
+}
+
+TEST(Site, SaysThatAGraphDoesNotLeaveItsWorker) {
+  TwoWorkers two({"a", "b", "c", "d"});
+  ASSERT_TRUE(two.serves(two.client_of("b")));  // so there is less to do on the other one
+  test::WireClient& first = two.client_of("d");
+  two.front.scheduler.pass(std::chrono::seconds(5));
+  test::WireClient& second = two.client_of("d");
+
+  two.front.scheduler.pass(std::chrono::seconds(6));
+  EXPECT_TRUE(first.was_closed());
+  EXPECT_FALSE(second.was_closed());
+  EXPECT_EQ(two.front.log.warnings,
+            std::vector<std::string>{"client #2: did not reach export 'd' in time, worker 1 does "
+                                     "not let its graph go to worker 0: cut off"});
+  EXPECT_TRUE(two.serves(second));
+  EXPECT_EQ(&two.site.cells()[3]->home(), &two.front.home);
+}
+
+TEST(Site, ClosesWhatItCanWhileAGraphDoesNotLeaveItsWorker) {
+  TwoWorkers two({"a", "b", "c", "d"});
+  ASSERT_TRUE(two.serves(two.client_of("b")));
+  two.client_of("d");
+
+  std::optional<Result<>> closed;
+  const auto close = [](Site& site, std::optional<Result<>>& out) -> asio::awaitable<void> {
+    out.emplace(co_await site.close());
+  };
+  spawn(two.front.home.executor, Gate::Pass(), close(two.site, closed));
+  two.front.scheduler.pass(std::chrono::seconds(1));
+
+  EXPECT_EQ(two.site.unfinished(), (std::vector<std::string>{"b", "d"}));
+  two.both_go_on();
+  two.other.scheduler.pass(std::chrono::seconds(1));
+  two.both_go_on();
+  EXPECT_TRUE(closed);
 }
 
 TEST(Site, ServesAWindowOfANode) {

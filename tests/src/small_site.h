@@ -21,11 +21,24 @@ namespace app {
 // what is asked of it in the log of its worker.
 extern const graph::Driver witness_driver;
 
+inline constexpr std::array small_drivers{&graph::memory_driver, &formats::raw_driver,
+                                          &witness_driver};
+
+// Requires: nothing is wrong with `text`.
+inline Config small_config(std::string_view text) {
+  const auto root = parse_toml(text, "a.toml");
+  assert(root);
+  auto config = read_config(*root, small_drivers);
+  assert(config);
+  return *std::move(config);
+}
+
 class SmallSite {
  public:
-  // Requires: nothing is wrong with `text`.
   explicit SmallSite(std::string_view text)
-      : config(read(text)), world(1), site(world.home, {&world.home}, config, drivers) {}
+      : config(small_config(text)),
+        world(1),
+        site(world.home, {&world.home}, config, small_drivers) {}
 
   // What is wrong, or "".
   std::string open() { return said(world.run(site.open())); }
@@ -41,14 +54,6 @@ class SmallSite {
   }
 
  private:
-  static constexpr std::array drivers{&graph::memory_driver, &formats::raw_driver, &witness_driver};
-  static Config read(std::string_view text) {
-    const auto root = parse_toml(text, "a.toml");
-    assert(root);
-    auto config = read_config(*root, drivers);
-    assert(config);
-    return *std::move(config);
-  }
   static std::string said(const Result<>& done) { return done ? "" : done.error().message; }
 
  public:

@@ -39,7 +39,7 @@ bool TempDir::is_tmpfs() const {
 }
 
 RealWorld::RealWorld(EngineKind engine)
-    : home{context.get_executor(), clock_, make_engine(engine), buffers_, log} {}
+    : home{context.get_executor(), clock_, make_engine(engine), buffers_, log, *helpers_} {}
 
 Engine& RealWorld::make_engine(EngineKind kind) {
   auto made = ::make_engine(kind, context);

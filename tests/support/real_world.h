@@ -74,6 +74,7 @@ class RealWorld {
   std::unique_ptr<Engine> engine_;
   SteadyClock clock_{context.get_executor()};
   BufferPool buffers_;
+  std::unique_ptr<Helpers> helpers_ = make_helpers();
 
  public:
   sim::MemoryLog log;

@@ -44,6 +44,18 @@ class NoEngine final : public Engine {
   SysTask<> remove(const std::string&) override;
 };
 
+// Does the work on the spot, or, by lot, somewhat later.
+class SimHelpers final : public Helpers {
+ public:
+  explicit SimHelpers(Scheduler& scheduler) : scheduler_(scheduler) {}
+  asio::awaitable<void> run(Share& share, std::function<void()> work) override;
+  Shares& shares() override { return shares_; }
+
+ private:
+  Scheduler& scheduler_;
+  Shares shares_{4, 2};
+};
+
 class World {
  public:
   explicit World(std::uint64_t seed);
@@ -66,6 +78,7 @@ class World {
   SimClock clock{scheduler};
   BufferPool buffers;
   MemoryLog log;
+  SimHelpers helpers{scheduler};
   Home home;
 };
 

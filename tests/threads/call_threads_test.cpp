@@ -100,4 +100,26 @@ TEST(CallThreads, LeaveSignalsToOthers) {
   EXPECT_TRUE(blocked);
 }
 
+asio::awaitable<void> ask_for_name(CallThreads& threads, std::string& name) {
+  Share share(threads.shares());
+  const auto call = []() -> SysResult<std::string> {
+    std::array<char, 16> text{};
+    ::pthread_getname_np(::pthread_self(), text.data(), text.size());
+    return std::string(text.data());
+  };
+  const SysResult<std::string> answer = co_await threads.run(share, call);
+  name = answer.value_or("");
+}
+
+TEST(CallThreads, HaveANameOfTheirOwn) {
+  asio::io_context context{1};
+  CallThreads threads;
+  std::string name;
+
+  spawn(context.get_executor(), Gate::Pass(), ask_for_name(threads, name));
+  context.run();
+
+  EXPECT_EQ(name, "blocking calls");
+}
+
 }  // namespace

@@ -1,20 +1,25 @@
-// Four workers, sixteen connections to each export, with each engine: every byte is where it
-// belongs, whichever worker it went through.
+// Several workers, with each engine: every byte is where it belongs, whichever worker it went
+// through, and every client is served, however often graphs move while it comes.
 #include "src/site.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
+#include <asio/post.hpp>
+#include <atomic>
 #include <cstring>
 #include <fstream>
+#include <random>
 #include <thread>
 
 #include "formats/formats.h"
 #include "graph/protocol/protocol.h"
 #include "nbd/wire.h"
 #include "src/crew.h"
+#include "src/listeners.h"
 #include "src/socket_stream.h"
 #include "src/toml.h"
 #include "tests/support/real_world.h"
@@ -245,6 +250,113 @@ TEST_P(ManyWorkers, CarryOutWhatManyClientsAsk) {
   }
 
   EXPECT_EQ(good, 2 * exports * connections_per_export);
+  EXPECT_EQ(memory.used(), 0U);
+}
+
+// Counts how often a graph has moved.
+class MoveLog final : public Log {
+ public:
+  bool enabled(LogLevel) const override { return true; }
+  void set_level(LogLevel) override {}
+  std::atomic<std::size_t> moves = 0;
+
+ private:
+  void put(LogLevel, std::string_view text, const LogFields&) override {
+    if (text.contains("takes over a graph")) ++moves;
+  }
+};
+
+constexpr std::size_t storm_exports = 5;
+constexpr std::size_t storm_clients = 8;  // at a time
+constexpr std::size_t storm_visits = 200;  // of each
+
+// None when there is no answer for a minute: then a client has been forgotten.
+int connect_tcp(std::uint16_t port) {
+  const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const timeval patience{60, 0};
+  ::setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  sockaddr_in where{};
+  where.sin_family = AF_INET;
+  where.sin_port = htons(port);
+  where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (::connect(descriptor, reinterpret_cast<const sockaddr*>(&where), sizeof where) != 0) {
+    ADD_FAILURE() << std::strerror(errno);
+  }
+  return descriptor;
+}
+
+// Comes, asks for something or for nothing, and goes, with or without a word. How many times it was
+// served.
+std::size_t visit_often(std::uint16_t port, unsigned seed) {
+  std::minstd_rand random(seed);
+  std::size_t served = 0;
+  std::array<std::byte, block> read{};
+  for (std::size_t i = 0; i < storm_visits; ++i) {
+    BlockingClient client(connect_tcp(port));
+    bool good = client.attach("disk" + std::to_string(random() % storm_exports));
+    if (random() % 4 != 0) good = good && client.read(random() % 16 * block, read);
+    if (random() % 4 == 0) good = good && client.flush();
+    if (random() % 2 == 0) client.leave();
+    if (good) ++served;
+  }
+  return served;
+}
+
+Task<int> storm(Worker& front, Site& site, std::size_t& served) {
+  CO_CHECK(co_await site.open());
+  Listeners listeners(
+      front.home(), std::chrono::seconds(0),
+      [&site](std::unique_ptr<Stream> stream) { site.lobby().receive(std::move(stream)); });
+  std::vector<Listen> where;
+  where.push_back({*parse_address("tcp:127.0.0.1:0"), {}});
+  CO_CHECK(co_await listeners.open(std::move(where), {}));
+  listeners.start();
+  const auto port = static_cast<std::uint16_t>(listeners.addresses().front().port);
+
+  std::size_t left = storm_clients;
+  WaitQueue ended;
+  std::vector<std::thread> clients;
+  for (unsigned i = 0; i < storm_clients; ++i) {
+    clients.emplace_back([&, port, i] {
+      const std::size_t mine = visit_often(port, i + 1);
+      asio::post(front.home().executor, [&, mine] {
+        served += mine;
+        --left;
+        ended.notify_all();
+      });
+    });
+  }
+  while (left > 0) co_await ended.wait();
+  for (std::thread& client : clients) client.join();
+  co_await listeners.stop();
+  co_await site.lobby().empty();
+  CO_CHECK(co_await site.close());
+  co_return 0;
+}
+
+TEST_P(ManyWorkers, ForgetNobodyWhileGraphsMove) {
+  test::TempDir folder;
+  const auto root = parse_toml(config_of(make_files(folder, storm_exports)), "a.toml");
+  ASSERT_TRUE(root);
+  const auto config = read_config(*root, drivers);
+  ASSERT_TRUE(config) << config.error().message;
+  MoveLog log;
+  auto front = Worker::create(log, GetParam());
+  if (!front) GTEST_SKIP() << front.error().message;
+  MemoryAccount memory(64 * MiB);
+  std::size_t served = 0;
+  {
+    auto crew = Crew::create(4, GetParam(), log, memory);
+    ASSERT_TRUE(crew) << crew.error().message;
+    Site site((*front)->home(), (*crew)->homes(), *config, drivers);
+
+    const Result<int> status = (*front)->run(storm(**front, site, served));
+
+    EXPECT_TRUE(status) << status.error().message;
+  }
+
+  EXPECT_EQ(served, storm_clients * storm_visits);
+  EXPECT_GT(log.moves.load(), 0U);
   EXPECT_EQ(memory.used(), 0U);
 }
 
