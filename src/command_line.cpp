@@ -86,6 +86,9 @@ struct Parsed {
   std::string io_engine = "auto";
   std::string offset = "0";
   std::string size;
+  std::string control_socket;
+  std::string control_command;
+  std::string control_arguments = "{}";
   std::string help_topic;
 };
 
@@ -136,6 +139,34 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
   command.footer([drivers] { return formats_help(drivers); });
 }
 
+// PATH, or unix:PATH.
+Result<Address> control_address(const std::string& text) {
+  return parse_address(text.starts_with("unix:") ? text : "unix:" + text);
+}
+
+Result<Json> control_arguments(const std::string& text) {
+  auto value = parse_json(text);
+  if (value && value->object() == nullptr) {
+    return failure(Errc::invalid_argument, "expected a JSON object such as {\"node\": \"disk\"}");
+  }
+  return value;
+}
+
+void describe_ctl(CLI::App& command, Parsed& parsed) {
+  const auto socket = [](const std::string& text) { return complaint(control_address(text)); };
+  const auto arguments = [](const std::string& text) { return complaint(control_arguments(text)); };
+  command.add_option("SOCKET", parsed.control_socket, "the daemon's control socket")
+      ->required()
+      ->check(socket, "", "PATH");
+  command.add_option("COMMAND", parsed.control_command, "a QMP command, such as query-commands")
+      ->required();
+  command.add_option("JSON", parsed.control_arguments, "its arguments, a JSON object")
+      ->check(arguments, "", "OBJECT");
+  command.footer(
+      "Prints what the daemon returns, as JSON. Exit status 1: the daemon says no, why "
+      "is on stderr.");
+}
+
 int explain(const CLI::App& app, const std::string& topic) {
   if (topic.empty()) {
     // not app.help(): that explains the command that was typed, `help`
@@ -173,9 +204,11 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
       *app.add_subcommand("serve", "Runs the exports of a TOML file until SIGTERM or Ctrl-C");
   CLI::App& exported = *app.add_subcommand("export", "Serves one image, without a file");
   CLI::App& graph = *app.add_subcommand("graph", "Prints the graph of a TOML file as Graphviz dot");
+  CLI::App& ctl = *app.add_subcommand("ctl", "Sends one QMP command to a running daemon");
   CLI::App& help = *app.add_subcommand("help", "Says what a command does");
   describe_serve(serve, parsed.serve, drivers);
   describe_export(exported, parsed, drivers);
+  describe_ctl(ctl, parsed);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
   help.add_option("COMMAND", parsed.help_topic, "one of the above");
   try {
@@ -186,6 +219,10 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   if (help.parsed()) return Finished{explain(app, parsed.help_topic)};
   if (serve.parsed()) return parsed.serve;
   if (graph.parsed()) return parsed.graph;
+  if (ctl.parsed()) {
+    return CtlCommand{*control_address(parsed.control_socket), parsed.control_command,
+                      *control_arguments(parsed.control_arguments)};
+  }
   parsed.exported.offset = parse_bytes(parsed.offset).value_or(0);
   parsed.exported.io_engine = engine_kind_of(parsed.io_engine);
   if (!parsed.size.empty()) parsed.exported.size = parse_bytes(parsed.size).value_or(0);

@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "graph/base/json.h"
 #include "src/config.h"
 
 namespace app {
@@ -34,7 +35,12 @@ struct ExportCommand {
   std::uint64_t offset = 0;           // bytes
   std::optional<std::uint64_t> size;  // bytes
 };
-using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand>;
+struct CtlCommand {
+  Address socket;
+  std::string command;
+  Json arguments = JsonObject();
+};
+using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

@@ -14,6 +14,9 @@ constexpr std::array server_specs{
         "listen", Kind::list, default_listen,
         "\"unix:PATH\", \"tcp:HOST:PORT\", \"vsock:CID:PORT\", \"systemd\", a table, or a list of "
         "them; port 0 picks one"},
+    OptionSpec{"control", Kind::text, "",
+               "\"unix:PATH\": a socket that only its owner reaches, for gantry ctl and other "
+               "clients that speak QMP"},
     OptionSpec{"workers", Kind::integer, "0",
                "threads that carry out requests; 0: one for each processor"},
     OptionSpec{"max-connections", Kind::integer, "100", "clients at a time; more are turned away"},
@@ -111,6 +114,9 @@ Result<> read_server(const Options& server, Config& config) {
     TRY(config.listen, read_listen(*listen));
   }
   const OptionReader reader(checked, server_specs);
+  if (const OptionValue* control = checked.find("control")) {
+    TRY(config.control, read_control(*control));
+  }
   TRY(config.limits, read_limits(reader));
   const std::int64_t workers = reader.integer("workers");
   if (workers < 0 || workers > workers_limit) {

@@ -42,7 +42,8 @@ struct ExportConfig {
 struct Config {
   // Empty: what systemd has opened, or else default_listen.
   std::vector<Listen> listen;
-  std::uint32_t workers = 0;  // 0: one for each processor
+  std::optional<Listen> control;  // the Unix socket for `gantry ctl` and other QMP clients
+  std::uint32_t workers = 0;      // 0: one for each processor
   ServiceLimits limits;
   EngineKind io_engine = EngineKind::automatic;
   LogLevel log_level = LogLevel::info;

@@ -10,6 +10,7 @@
 #include "graph/filter/filter.h"
 #include "graph/protocol/protocol.h"
 #include "src/command_line.h"
+#include "src/control/client.h"
 #include "src/daemon.h"
 #include "src/image_format.h"
 #include "src/signals.h"
@@ -67,6 +68,15 @@ int run(const app::ExportCommand& command) {
   app::Signals::block();
   return run(app::config_of(command, drivers),
              command.format.empty() ? serve_what_is_raw : app::serve);
+}
+
+int run(const app::CtlCommand& command) {
+  const std::unique_ptr<Log> log = stderr_log(LogLevel::warning);
+  const Result<std::unique_ptr<app::Worker>> worker =
+      app::Worker::create(*log, EngineKind::threads);
+  if (!worker) return fail(worker.error());
+  const Result<int> status = (*worker)->run(app::control::ctl(**worker, command));
+  return status ? *status : fail(status.error());
 }
 
 }  // namespace

@@ -60,6 +60,7 @@ struct Site::Place {
   Step step = Step::at_home;
   std::vector<std::shared_ptr<Newcomer>> waiting;  // for the end of the move
   Gate moving;                                     // a pass while it does
+  Gate visitors;                                   // a pass for each; it does not move meanwhile
   bool closed = false;
 };
 
@@ -114,7 +115,8 @@ Task<> Site::open() {
 // there: all that its last client asked for had ended when the client's ticket was given back.
 void Site::deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
   Place& there = *by_export_.find(session.offer->name)->second;
-  if (there.clients == 0 && there.step == Place::Step::at_home) {
+  const bool nobody_there = there.clients == 0 && there.visitors.inside() == 0;
+  if (nobody_there && there.step == Place::Step::at_home) {
     const auto emptiest = std::ranges::min_element(clients_);
     if (*emptiest < clients_[there.worker]) {
       there.before = std::exchange(there.worker, emptiest - clients_.begin());
@@ -167,6 +169,15 @@ asio::awaitable<void> Site::move(Place& place) {
   for (auto& newcomer : std::exchange(place.waiting, {})) bring(std::move(newcomer));
 }
 
+Task<Gate::Pass> Site::enter(Cell& cell) {
+  Place& place =
+      **std::ranges::find_if(places_, [&](const auto& item) { return &item->cell == &cell; });
+  while (place.step != Place::Step::at_home) co_await place.moving.drained();
+  Gate::Pass visitor = place.visitors.try_enter();
+  if (!visitor) co_return failure(Errc::shutting_down, "the server is stopping");
+  co_return std::move(visitor);
+}
+
 void Site::watch_arrival_of(std::shared_ptr<Newcomer> newcomer) {
   if (arrival_timeout_ <= Clock::Duration{}) return;
   while (!arriving_.empty() && arriving_.front()->is_taken()) arriving_.pop_front();
@@ -208,6 +219,7 @@ void Site::give_up(Newcomer& newcomer) {
 Task<> Site::close() {
   Result<> first = ok;
   co_await lobby_.stop();
+  for (const auto& place : places_) place->visitors.close();
   for (const auto& place : places_) {
     if (!place->closed) spawn(front_.executor, closing_.enter_anyway(), close_cell(*place, first));
   }
@@ -219,6 +231,7 @@ Task<> Site::close() {
 
 asio::awaitable<void> Site::close_cell(Place& place, Result<>& first) {
   co_await place.moving.drained();
+  co_await place.visitors.drained();
   Result<> closed = co_await run_on(place.cell.home().executor, place.cell.close());
   place.closed = true;
   if (first) first = std::move(closed);
@@ -229,6 +242,10 @@ std::vector<std::string> Site::unopened() const {
   if (opening_ == nullptr) return names;
   for (const ExportConfig* item : opening_->cell.part().exports) names.push_back(item->name);
   return names;
+}
+
+bool Site::closed() const {
+  return std::ranges::all_of(places_, [](const auto& place) { return place->closed; });
 }
 
 std::vector<std::string> Site::unfinished() const {
