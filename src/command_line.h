@@ -34,7 +34,14 @@ struct ExportCommand {
   std::uint64_t offset = 0;           // bytes
   std::optional<std::uint64_t> size;  // bytes
 };
-using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand>;
+struct CreateCommand {
+  std::string image;
+  std::string format;
+  std::vector<std::string> options;  // "key=value,...", as typed
+  std::string size;                  // as typed; "": it is among the options
+  bool force = false;                // a file that is there loses what it holds
+};
+using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CreateCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

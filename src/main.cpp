@@ -10,6 +10,7 @@
 #include "graph/filter/filter.h"
 #include "graph/protocol/protocol.h"
 #include "src/command_line.h"
+#include "src/create.h"
 #include "src/daemon.h"
 #include "src/image_format.h"
 #include "src/signals.h"
@@ -68,6 +69,18 @@ int run(const app::ExportCommand& command) {
   return run(app::config_of(command, drivers),
              command.format.empty() ? serve_what_is_raw : app::serve);
 }
+
+// A command that ends by itself and has no configuration.
+template <class C>
+int run_tool(const C& command, Task<int> (*body)(app::Worker&, const C&, app::Drivers)) {
+  const std::unique_ptr<Log> log = stderr_log(LogLevel::warning);
+  const auto worker = app::Worker::create(*log, EngineKind::automatic);
+  if (!worker) return fail(worker.error());
+  const Result<int> status = (*worker)->run(body(**worker, command, drivers));
+  return status ? *status : fail(status.error());
+}
+
+int run(const app::CreateCommand& command) { return run_tool(command, app::create_image); }
 
 }  // namespace
 
