@@ -85,6 +85,16 @@ std::unexpected<Error> OpenContext::blame(std::string_view key, Error error) con
   return std::unexpected(at_position(reader_.position(key), std::move(error)));
 }
 
+CommonOptions OpenContext::inherited() const {
+  CommonOptions inherited;
+  inherited.read_only = common_.read_only;
+  inherited.auto_read_only = common_.auto_read_only;
+  inherited.force_share = common_.force_share;
+  inherited.no_flush = common_.no_flush;
+  inherited.layers_above = common_.layers_above;
+  return inherited;
+}
+
 Task<Edge> OpenContext::attach(std::string_view key, Role role) {
   const OptionValue* value = reader_.options().find(key);
   if (value == nullptr) {
@@ -93,12 +103,7 @@ Task<Edge> OpenContext::attach(std::string_view key, Role role) {
   }
   std::shared_ptr<Node> node;
   if (const Options* described = value->table()) {
-    CommonOptions inherited;
-    inherited.read_only = common_.read_only;
-    inherited.auto_read_only = common_.auto_read_only;
-    inherited.force_share = common_.force_share;
-    inherited.no_flush = common_.no_flush;
-    CO_TRY(node, co_await graph_.add("", *described, inherited));
+    CO_TRY(node, co_await graph_.add("", *described, inherited()));
   } else {
     node = graph_.find(*value->text());
     if (!node) {
@@ -106,6 +111,21 @@ Task<Edge> OpenContext::attach(std::string_view key, Role role) {
                                  node_name_ + ": there is no node '" + *value->text() + "'"));
     }
   }
+  co_return co_await hold(key, role, std::move(node));
+}
+
+Task<Edge> OpenContext::attach_described(std::string_view key, Role role,
+                                         const Options& described) {
+  CommonOptions common = inherited();
+  if (role == Role::backing) {
+    common.read_only = true;
+    common.layers_above = common_.layers_above + 1;
+  }
+  CO_TRY(std::shared_ptr<Node> node, co_await graph_.add("", described, common));
+  co_return co_await hold(key, role, std::move(node));
+}
+
+Task<Edge> OpenContext::hold(std::string_view key, Role role, std::shared_ptr<Node> node) {
   attached_.push_back(node);
   Edge edge(std::string(key), role, std::move(node));
   edge.parent_ = this;

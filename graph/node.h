@@ -85,6 +85,7 @@ struct CommonOptions {
   bool force_share = false;     // takes no locks; needs read_only
   bool no_flush = false;        // F-4: never waits for the medium
   bool direct = false;          // as it was asked for; files read it from their options
+  unsigned layers_above = 0;    // in a chain of backing files that images name
   DiscardMode discard = DiscardMode::unmap;
   DetectZeroes detect_zeroes = DetectZeroes::off;
 };

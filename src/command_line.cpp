@@ -6,6 +6,9 @@
 #include <filesystem>
 #include <iostream>
 
+#include "formats/qcow2/create_options.h"
+#include "src/create.h"
+
 namespace app {
 namespace {
 
@@ -83,6 +86,7 @@ struct Parsed {
   ServeCommand serve;
   GraphCommand graph;
   ExportCommand exported;
+  CreateCommand create;
   std::string io_engine = "auto";
   std::string offset = "0";
   std::string size;
@@ -167,6 +171,26 @@ void describe_ctl(CLI::App& command, Parsed& parsed) {
       "is on stderr.");
 }
 
+void describe_create(CLI::App& command, CreateCommand& create) {
+  const auto words = [](const std::string& text) { return complaint(parse_option_words(text)); };
+  const auto bytes = [](const std::string& text) { return complaint(parse_bytes(text)); };
+  command.add_option("--format", create.format, "of the image")
+      ->required()
+      ->check(CLI::IsMember(creatable_formats()));
+  command.add_option("-o", create.options, "KEY=VALUE,... with more about the image")
+      ->check(words)
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command.add_flag("--force", create.force, "overwrite a file that is there, or a block device");
+  command.add_option("FILE", create.image, "file, which is made, or block device")->required();
+  command.add_option("SIZE", create.size, "of the disk: bytes, or with K, M, G, T")->check(bytes);
+  command.footer([] {
+    return keys_text("-o KEY=VALUE,... of qcow2:", formats::qcow2::create_option_specs()) +
+           "\n-o KEY=VALUE,... of raw:\n  size, preallocation (off|falloc|full)\n";
+  });
+}
+
 int explain(const CLI::App& app, const std::string& topic) {
   if (topic.empty()) {
     // not app.help(): that explains the command that was typed, `help`
@@ -203,12 +227,14 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   CLI::App& serve =
       *app.add_subcommand("serve", "Runs the exports of a TOML file until SIGTERM or Ctrl-C");
   CLI::App& exported = *app.add_subcommand("export", "Serves one image, without a file");
+  CLI::App& create = *app.add_subcommand("create", "Makes an image");
   CLI::App& graph = *app.add_subcommand("graph", "Prints the graph of a TOML file as Graphviz dot");
   CLI::App& ctl = *app.add_subcommand("ctl", "Sends one QMP command to a running daemon");
   CLI::App& help = *app.add_subcommand("help", "Says what a command does");
   describe_serve(serve, parsed.serve, drivers);
   describe_export(exported, parsed, drivers);
   describe_ctl(ctl, parsed);
+  describe_create(create, parsed.create);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
   help.add_option("COMMAND", parsed.help_topic, "one of the above");
   try {
@@ -223,6 +249,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
     return CtlCommand{*control_address(parsed.control_socket), parsed.control_command,
                       *control_arguments(parsed.control_arguments)};
   }
+  if (create.parsed()) return parsed.create;
   parsed.exported.offset = parse_bytes(parsed.offset).value_or(0);
   parsed.exported.io_engine = engine_kind_of(parsed.io_engine);
   if (!parsed.size.empty()) parsed.exported.size = parse_bytes(parsed.size).value_or(0);

@@ -40,7 +40,14 @@ struct CtlCommand {
   std::string command;
   Json arguments = JsonObject();
 };
-using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand>;
+struct CreateCommand {
+  std::string image;
+  std::string format;
+  std::vector<std::string> options;  // "key=value,...", as typed
+  std::string size;                  // as typed; "": it is among the options
+  bool force = false;                // a file that is there loses what it holds
+};
+using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand, CreateCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

@@ -211,7 +211,7 @@ class Daemon final : public control::Host {
   // A stop can't begin before all is open, and a medium that hangs may never be.
   asio::awaitable<void> watch_start() {
     if (!co_await starting_->wait() || started_) co_return;
-    for (const std::string& name : site_.unfinished()) {
+    for (const std::string& name : site_.unopened()) {
       home_.log.error("export '" + printable(name) + "': its medium does not answer");
     }
     home_.log.error("stopped before everything was open");

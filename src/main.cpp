@@ -11,6 +11,7 @@
 #include "graph/protocol/protocol.h"
 #include "src/command_line.h"
 #include "src/control/client.h"
+#include "src/create.h"
 #include "src/daemon.h"
 #include "src/image_format.h"
 #include "src/signals.h"
@@ -18,10 +19,10 @@
 
 namespace {
 
-constexpr std::array drivers{&graph::file_driver,        &graph::host_device_driver,
-                             &graph::memory_driver,      &graph::null_co_driver,
-                             &formats::raw_driver,       &graph::blkdebug_driver,
-                             &graph::blklogwrites_driver};
+constexpr std::array drivers{&graph::file_driver,     &graph::host_device_driver,
+                             &graph::memory_driver,   &graph::null_co_driver,
+                             &formats::qcow2_driver,  &formats::raw_driver,
+                             &graph::blkdebug_driver, &graph::blklogwrites_driver};
 
 constexpr std::size_t message_length_max = 2048;
 
@@ -78,6 +79,18 @@ int run(const app::CtlCommand& command) {
   const Result<int> status = (*worker)->run(app::control::ctl(**worker, command));
   return status ? *status : fail(status.error());
 }
+
+// A command that ends by itself and has no configuration.
+template <class C>
+int run_tool(const C& command, Task<int> (*body)(app::Worker&, const C&, app::Drivers)) {
+  const std::unique_ptr<Log> log = stderr_log(LogLevel::warning);
+  const auto worker = app::Worker::create(*log, EngineKind::automatic);
+  if (!worker) return fail(worker.error());
+  const Result<int> status = (*worker)->run(body(**worker, command, drivers));
+  return status ? *status : fail(status.error());
+}
+
+int run(const app::CreateCommand& command) { return run_tool(command, app::create_image); }
 
 }  // namespace
 

@@ -64,10 +64,16 @@ struct Site::Place {
   bool closed = false;
 };
 
+namespace {
+
+constexpr Clock::Duration timeout_max = std::chrono::hours(24 * 365);  // a sum has to fit, too
+
+}  // namespace
+
 Site::Site(Home& front, std::vector<Home*> workers, const Config& config, Drivers drivers)
     : front_(front),
       workers_(std::move(workers)),
-      arrival_timeout_(config.limits.handshake_timeout),
+      arrival_timeout_(std::min<Clock::Duration>(config.limits.handshake_timeout, timeout_max)),
       clients_(workers_.size()),
       lobby_(front, config.limits.lobby(),
              [this](std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
@@ -231,6 +237,13 @@ asio::awaitable<void> Site::close_cell(Place& place, Result<>& first) {
   if (first) first = std::move(closed);
 }
 
+std::vector<std::string> Site::unopened() const {
+  std::vector<std::string> names;
+  if (opening_ == nullptr) return names;
+  for (const ExportConfig* item : opening_->cell.part().exports) names.push_back(item->name);
+  return names;
+}
+
 bool Site::closed() const {
   return std::ranges::all_of(places_, [](const auto& place) { return place->closed; });
 }
@@ -238,7 +251,7 @@ bool Site::closed() const {
 std::vector<std::string> Site::unfinished() const {
   std::vector<std::string> names;
   for (const auto& place : places_) {
-    if (place->closed || (opening_ != nullptr && place.get() != opening_)) continue;
+    if (place->closed) continue;
     for (const ExportConfig* item : place->cell.part().exports) names.push_back(item->name);
   }
   return names;

@@ -32,7 +32,9 @@ class Site {
   // left.
   // Errors: the first one, after all has been done; each is logged.
   Task<> close();
-  // While open() or close() has not returned: the exports of the cells that it waits for.
+  // While open() has not returned: the exports of the cell that it waits for.
+  std::vector<std::string> unopened() const;
+  // The same of close(), which waits for several at a time.
   std::vector<std::string> unfinished() const;
   bool closed() const;
 

@@ -76,6 +76,11 @@ Result<> parse_extension(Header& header, std::uint32_t type, std::span<const std
       if (!raw || reader.remaining() != 0) {
         return bad("bitmaps extension at {:#x} has {} bytes instead of 24", at, data.size());
       }
+      // one whose bit is not set was left by who knows no bitmaps: nothing in it is believed
+      if (raw->reserved != 0 && (header.autoclear_features & autoclear::bitmaps) != 0) {
+        return bad("bitmaps extension at {:#x} has a reserved field {}, which is not 0", at,
+                   raw->reserved.get());
+      }
       BitmapsExtension bitmaps;
       bitmaps.count = raw->nb_bitmaps;
       bitmaps.directory_size = raw->directory_size;
@@ -210,6 +215,11 @@ Result<> check_tables(const Header& header) {
                       snapshot_table_bytes_max));
     if (header.snapshots_offset == 0) return bad("snapshots_offset is 0");
   }
+  if (header.luks) {
+    CHECK(check_table(header, "encryption header", header.luks->offset, header.luks->length,
+                      host_offset_max));
+    if (header.luks->offset == 0) return bad("the encryption header's offset is 0");
+  }
   if (header.bitmaps && (header.autoclear_features & autoclear::bitmaps) != 0) {
     const BitmapsExtension& bitmaps = *header.bitmaps;
     if (bitmaps.count == 0 || bitmaps.count > bitmaps_max) {
@@ -250,6 +260,10 @@ Result<std::uint32_t> parse_version_3(Header& header, std::span<const std::byte>
     header.compression = Compression{type};
     const auto rest = bytes.subspan(compression_type_at + 1, length - compression_type_at - 1);
     header.unknown_fields.assign(rest.begin(), rest.end());
+    // a field that is not there is 0, so zeroes at the end say nothing
+    while (!header.unknown_fields.empty() && header.unknown_fields.back() == std::byte{0}) {
+      header.unknown_fields.pop_back();
+    }
   }
   return length;
 }
@@ -397,6 +411,27 @@ Result<Header> parse_header(std::span<const std::byte> first_cluster, std::uint6
   CHECK(check_features(header));
   CHECK(check_tables(header));
   return header;
+}
+
+void patch_header(std::span<std::byte> first_sector, const Header& header) {
+  RawHeader raw;
+  std::memcpy(&raw, first_sector.data(), sizeof(raw));
+  raw.size = header.size;
+  raw.l1_size = header.l1_size;
+  raw.l1_table_offset = header.l1_table_offset;
+  raw.refcount_table_offset = header.refcount_table_offset;
+  raw.refcount_table_clusters = header.refcount_table_clusters;
+  raw.nb_snapshots = header.snapshot_count;
+  raw.snapshots_offset = header.snapshots_offset;
+  std::memcpy(first_sector.data(), &raw, sizeof(raw));
+  if (header.version < 3) return;
+  RawHeaderV3 added;
+  const auto rest = first_sector.subspan(header_length_v2);
+  std::memcpy(&added, rest.data(), sizeof(added));
+  added.incompatible_features = header.incompatible_features;
+  added.compatible_features = header.compatible_features;
+  added.autoclear_features = header.autoclear_features;
+  std::memcpy(rest.data(), &added, sizeof(added));
 }
 
 Result<std::vector<std::byte>> format_header(const Header& header) {
