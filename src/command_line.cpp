@@ -139,6 +139,7 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
       ->capture_default_str();
   command.add_option("--offset", parsed.offset, "first byte of the image that is served")
       ->check(bytes);
+  command.add_option("--snapshot", exported.snapshot, "an internal snapshot, by id or name");
   command.add_option("--size", parsed.size, "bytes served; the default is the rest")->check(bytes);
   command.footer([drivers] { return formats_help(drivers); });
 }
@@ -291,6 +292,7 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
   only.writable = command.writable;
   only.description = command.description;
   only.offset = command.offset;
+  only.snapshot = command.snapshot;
   only.size = command.size;
   config.exports.push_back(std::move(only));
   return config;

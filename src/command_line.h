@@ -34,6 +34,7 @@ struct ExportCommand {
   EngineKind io_engine = EngineKind::automatic;
   std::uint64_t offset = 0;           // bytes
   std::optional<std::uint64_t> size;  // bytes
+  std::string snapshot;               // "": the active disk
 };
 struct CtlCommand {
   Address socket;
@@ -47,7 +48,8 @@ struct CreateCommand {
   std::string size;                  // as typed; "": it is among the options
   bool force = false;                // a file that is there loses what it holds
 };
-using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand, CreateCommand>;
+using Command =
+    std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand, CreateCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

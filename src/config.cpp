@@ -53,6 +53,8 @@ constexpr std::array export_specs{
     OptionSpec{"description", Kind::text, "", "a text for people who list the exports"},
     OptionSpec{"offset", Kind::bytes, "0", "first byte of the node that is served"},
     OptionSpec{"size", Kind::bytes, "rest", "bytes served; without it all up to the node's end"},
+    OptionSpec{"snapshot", Kind::text, "",
+               "an internal snapshot of the node, by id or name, instead of its active disk"},
     OptionSpec{"write-through", Kind::boolean, "false",
                "each write is durable when it is answered"},
 };
@@ -243,6 +245,14 @@ Result<ExportConfig> read_export(const std::string& name, const Options& options
   }
   result.writable = reader.boolean("writable");
   result.write_through = reader.boolean("write-through");
+  if (reader.has("snapshot")) {
+    result.snapshot = reader.text("snapshot");
+    if (result.snapshot.empty()) return refuse(reader.position("snapshot"), "'snapshot' is empty");
+    if (result.writable) {
+      return refuse(reader.position("snapshot"),
+                    "export '" + printable(name) + "': a snapshot can't be writable");
+    }
+  }
   result.offset = reader.bytes("offset");
   if (reader.has("size")) result.size = reader.bytes("size");
   result.window_position = reader.position(reader.has("size") ? "size" : "offset");

@@ -73,12 +73,15 @@ Task<> Image::open() {
     const std::uint64_t table = active_.entry(i) & offset_mask;
     if (table != 0) metadata_.add({table, geometry.cluster_size()});
   }
+  CO_CHECK(co_await load_snapshots());
   if (header_.luks) metadata_.add({header_.luks->offset, header_.luks->length});
   if (header_.bitmaps) {
     metadata_.add({header_.bitmaps->directory_offset, header_.bitmaps->directory_size});
   }
   co_return ok;
 }
+
+Mapping Image::mapping_of(L1Table l1) { return {l2_cache_, health_, rules_, std::move(l1)}; }
 
 // H-9
 Result<> Image::check_writable() const {
@@ -133,10 +136,7 @@ Task<> Image::tell(Task<> work) {
 // Each round makes room for what the one before set free.
 Task<> Image::finish_writing() {
   if (!writing_) co_return ok;
-  do {
-    CO_CHECK(co_await node_.flushes().flush(node_, graph::FlushDepth::disk));
-    while (reaping_) co_await reaped_.wait();
-  } while (!frees_.empty());
+  CO_CHECK(co_await settle());
   if (refcounts_.dirty()) CO_CHECK(co_await node_.flushes().flush(node_, graph::FlushDepth::disk));
   if (header_.is(incompatible::dirty)) {
     refcounts_.freeze();

@@ -15,6 +15,7 @@
 #include "formats/qcow2/epochs.h"
 #include "formats/qcow2/mapping.h"
 #include "formats/qcow2/refcounts.h"
+#include "formats/qcow2/snapshot_table.h"
 #include "graph/request_tracker.h"
 
 namespace formats::qcow2 {
@@ -39,6 +40,15 @@ struct ImageEdges {
   graph::Edge* file = nullptr;
   graph::Edge* data = nullptr;
   graph::Edge* backing = nullptr;  // null: unallocated bytes read as zero
+};
+
+// Who looks at a snapshot.
+class SnapshotUser {
+ public:
+  virtual ~SnapshotUser() = default;
+  virtual const std::string& snapshot_id() const = 0;
+  // "export 'monday', node 'x'"
+  virtual std::string describe_users() const = 0;
 };
 
 class Image {
@@ -82,6 +92,22 @@ class Image {
   Task<> write(std::uint64_t guest, const ConstBuffers& data, graph::WriteFlags flags);
   Task<> write_zeroes(Range range, graph::ZeroFlags flags);
   Task<> discard(Range range);
+  // Errors: invalid_argument (too large), not_supported (version 2 with snapshots), no_space.
+  Task<> resize(std::uint64_t new_size);
+
+  // Snapshots, see snapshots.cpp. By id, or else by name. Changing them: Requires: no request is
+  // in flight. Errors: invalid_argument (no such snapshot), busy (in use, by whom), no_space.
+  const std::vector<Snapshot>& snapshots() const { return snapshots_; }
+  const Snapshot* find_snapshot(std::string_view wanted) const;
+  std::uint64_t size_of(const Snapshot& snapshot) const;
+  Task<L1Table> l1_of(const Snapshot& snapshot);
+  Error no_snapshot(std::string_view wanted) const;
+  void add_user(const SnapshotUser& user) { snapshot_users_.push_back(&user); }
+  void remove_user(const SnapshotUser& user) { std::erase(snapshot_users_, &user); }
+  Mapping mapping_of(L1Table l1);
+  Task<graph::Port> take_snapshot(std::string name);
+  Task<graph::Port> delete_snapshot(std::string wanted);
+  Task<> apply_snapshot(std::string wanted);
 
   // Two halves of a flush, see flush.cpp.
   Task<> flush_to_children();
@@ -91,8 +117,6 @@ class Image {
   std::size_t frees_pending() const { return frees_.size(); }
 
  private:
-  friend class Snapshots;
-
   // image.cpp
   Task<> begin_writing() { return writing_ ? succeeded() : first_write(); }
   Task<> first_write();
@@ -146,9 +170,39 @@ class Image {
   Task<bool> reads_zero(Range range);
   Task<> write_zero_data(Range range);
 
+  // resize.cpp
+  Task<> resize_checked(std::uint64_t new_size);
+  Task<> grow(std::uint64_t new_size);
+  Task<> zero_new(std::uint64_t old_size, std::uint64_t new_size);
+  Task<> grow_l1(std::uint64_t entries);
+  Task<> shrink(std::uint64_t new_size);
+  Task<> unlink_behind(std::uint64_t new_size, std::uint64_t old_size);
+
   // flush.cpp
   Task<> write_refcounts();
   bool may_postpone_refcounts() const;
+
+  // snapshots.cpp
+  enum class Step : std::uint8_t { more, less, less_entries };
+  Task<> load_snapshots();
+  Result<> check_snapshot(const Snapshot& snapshot) const;
+  void guard(const L1Table& l1);
+  Task<> count_tree(const L1Table& l1, Step step);
+  Task<> count_table(std::uint64_t l1_entry, Step step, std::uint64_t entries);
+  Task<> count(Range range, Step step);
+  Result<Cluster> decode_anywhere(L2Entry entry);
+  Range range_of(const Cluster& cluster) const;
+  Task<> set_copied_flags();
+  Task<> settle();
+  Task<> begin_upheaval();
+  Task<> end_upheaval();
+  Task<Range> write_snapshot_table(const std::vector<Snapshot>& snapshots);
+  Task<> publish_snapshots(std::vector<Snapshot> snapshots);
+  std::string next_snapshot_id() const;
+  Task<> copy_active(Snapshot& snapshot);
+  Task<> forget_tree(const L1Table& l1);
+  Task<> drop_tree(const L1Table& l1);
+  Result<> check_unused(const Snapshot& snapshot) const;
 
   // frees.cpp
   struct Freed {
@@ -198,6 +252,10 @@ class Image {
   std::uint64_t reaps_ = 0;  // entries of frees_ that were dealt with, ever
   Gate background_;
   WaitQueue reaped_;
+
+  std::vector<Snapshot> snapshots_;
+  Range snapshot_table_;  // in the file, in bytes
+  std::vector<const SnapshotUser*> snapshot_users_;
 
   std::uint64_t packed_at_ = 0;  // where the next compressed cluster may start, 0: in a new one
   bool packing_ = false;

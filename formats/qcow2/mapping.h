@@ -27,8 +27,8 @@ Task<L1Table> read_l1(graph::Edge& file, Health& health, std::uint64_t offset, s
 class Mapping {
  public:
   // Lifetime: all that is passed outlives it. Several mappings share one cache.
-  Mapping(TableCache& cache, Health& health, const EntryRules& rules)
-      : cache_(cache), health_(health), rules_(rules) {}
+  Mapping(TableCache& cache, Health& health, const EntryRules& rules, L1Table l1 = {})
+      : cache_(cache), health_(health), rules_(rules), l1_(std::move(l1)) {}
 
   void set_table(L1Table table) { l1_ = std::move(table); }
   const L1Table& table() const { return l1_; }

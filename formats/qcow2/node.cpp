@@ -49,6 +49,59 @@ constexpr std::array qcow2_options{
                "tables that nobody used for so long are forgotten; 0s: never"},
 };
 
+// A snapshot, as a node over that of the image.
+class SnapshotPort final : public graph::Format, public qcow2::SnapshotUser {
+ public:
+  SnapshotPort(Edge image_edge, Image& image, const qcow2::Snapshot& snapshot, qcow2::L1Table l1)
+      : edge_(std::move(image_edge)),
+        image_(image),
+        id_(snapshot.id),
+        name_(snapshot.name),
+        size_(image.size_of(snapshot)),
+        mapping_(image.mapping_of(std::move(l1))) {
+    own(edge_);
+    image_.add_user(*this);
+  }
+  ~SnapshotPort() override { image_.remove_user(*this); }
+
+  std::uint64_t own_size() const override { return size_; }
+  graph::Growth growth() const override { return graph::Growth::never; }
+  Task<> read(std::uint64_t offset, const Buffers& out) override {
+    return image_.read_of(mapping_, offset, out);
+  }
+  Task<Extents> map(Range range, graph::MapDepth) override {
+    return image_.map_of(mapping_, range);
+  }
+  Task<> read_opaque(std::uint64_t offset, const Buffers& out) override {
+    return image_.read_of(mapping_, offset, out);
+  }
+  graph::Limits own_limits() const override {
+    graph::Limits limits;
+    limits.memory_alignment = Format::own_limits().memory_alignment;
+    return limits;
+  }
+  std::string detail() const override { return "snapshot '" + printable(name_) + "'"; }
+
+  const std::string& snapshot_id() const override { return id_; }
+  std::string describe_users() const override {
+    std::string users;
+    for (const Edge* edge : parents()) {
+      if (edge->parent() == nullptr) continue;
+      if (!users.empty()) users += ", ";
+      users += edge->parent()->describe();
+    }
+    return users.empty() ? "somebody who is about to look at it" : users;
+  }
+
+ private:
+  Edge edge_;
+  Image& image_;
+  const std::string id_;
+  const std::string name_;
+  const std::uint64_t size_;
+  qcow2::Mapping mapping_;
+};
+
 class Qcow2 final : public graph::Format {
  public:
   Qcow2(Edge file, Edge data, Edge backing)
@@ -86,8 +139,40 @@ class Qcow2 final : public graph::Format {
   Task<> read_opaque(std::uint64_t offset, const Buffers& out) override {
     return image_->read(offset, out);
   }
+  Task<> resize(std::uint64_t size) override { return image_->resize(size); }
   Task<> flush_to_children() override { return image_->flush_to_children(); }
   void flush_done() override { image_->flush_done(); }
+
+  std::vector<graph::Port> ports() const override {
+    std::vector<graph::Port> ports;
+    for (const qcow2::Snapshot& each : image_->snapshots()) {
+      graph::Port port;
+      port.id = each.id;
+      port.name = each.name;
+      port.size = image_->size_of(each);
+      ports.push_back(std::move(port));
+    }
+    return ports;
+  }
+  Task<std::unique_ptr<graph::Node>> open_port(std::string wanted, Edge self) override {
+    const qcow2::Snapshot* found = image_->find_snapshot(wanted);
+    if (found == nullptr) co_return std::unexpected(image_->no_snapshot(wanted));
+    const qcow2::Snapshot snapshot = *found;
+    CO_TRY(qcow2::L1Table l1, co_await image_->l1_of(snapshot));
+    if (image_->find_snapshot(snapshot.id) == nullptr) {  // deleted meanwhile
+      co_return std::unexpected(image_->no_snapshot(wanted));
+    }
+    co_return std::make_unique<SnapshotPort>(std::move(self), *image_, snapshot, std::move(l1));
+  }
+  Task<graph::Port> take_snapshot(std::string name) override {
+    return image_->take_snapshot(std::move(name));
+  }
+  Task<graph::Port> delete_snapshot(std::string wanted) override {
+    return image_->delete_snapshot(std::move(wanted));
+  }
+  Task<> apply_snapshot(std::string wanted) override {
+    return image_->apply_snapshot(std::move(wanted));
+  }
 
   graph::Limits own_limits() const override {
     graph::Limits limits;

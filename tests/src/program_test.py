@@ -43,7 +43,7 @@ def words_and_status(tap):
             expect("stdout", result.stdout, "")
             assert result.stderr
     with tap.fact("--format names the formats there are"):
-        assert "known are: raw" in gantry("export", "x", "--format", "nonsense").stderr
+        assert "known are: qcow2, raw" in gantry("export", "x", "--format", "nonsense").stderr
 
 
 BAD = {

@@ -4,6 +4,7 @@
 
 #include "formats/formats.h"
 #include "graph/protocol/protocol.h"
+#include "graph/snapshot_change.h"
 
 namespace test {
 namespace {
@@ -49,13 +50,28 @@ Task<> Qcow2Stack::build(const std::string& path, Mode mode, Caching caching, co
   disk.set("file", std::move(below));
   if (mode == Mode::read_only) disk.set("read-only", option_flag(true));
   for (const auto& [key, value] : keys) disk.set(key, value);
-  CO_TRY(const std::shared_ptr<graph::Node> node, co_await graph_.add("disk", disk));
+  CO_CHECK(co_await graph_.add("disk", disk));
+  co_return co_await show(mode);
+}
+
+Task<> Qcow2Stack::show(Mode mode) {
+  std::shared_ptr<graph::Node> node = graph_.find("disk");
   graph::ViewOptions options("export 'disk'");
   if (mode == Mode::writable) {
     options.access.taken = options.access.taken | graph::Permission::write;
   }
   CO_TRY(view_, co_await graph_.attach(node, std::move(options)));
   co_return ok;
+}
+
+Task<> Qcow2Stack::apply_detached(std::string snapshot) {
+  CO_CHECK(co_await graph_.detach(std::move(view_)));
+  CO_CHECK(co_await graph::apply_snapshot(*graph_.find("disk"), std::move(snapshot)));
+  co_return co_await show(Mode::writable);
+}
+
+Result<> Qcow2Stack::apply(const std::string& snapshot) {
+  return world_.run(apply_detached(snapshot));
 }
 
 Task<> Qcow2Stack::end() {

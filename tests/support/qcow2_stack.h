@@ -39,11 +39,15 @@ class Qcow2Stack {
   Result<> write(std::uint64_t offset, std::string_view data, graph::WriteFlags flags = {});
   Result<> zero(Range range, graph::ZeroFlags flags = {});
   Result<> discard(Range range) { return world_.run(view_->discard(range)); }
+  // A snapshot becomes the disk; the view is attached anew.
+  Result<> apply(const std::string& snapshot);
   Result<> flush() { return world_.run(view_->flush()); }
 
  private:
   Task<> build(const std::string& path, Mode mode, Caching caching, const Keys& keys);
   Task<> end();
+  Task<> show(Mode mode);
+  Task<> apply_detached(std::string snapshot);
   sim::World& world_;
   graph::Graph graph_;
   std::unique_ptr<graph::BlockBackend> view_;
