@@ -87,6 +87,8 @@ struct Parsed {
   GraphCommand graph;
   ExportCommand exported;
   CreateCommand create;
+  CheckCommand check;
+  std::string repair;
   std::string io_engine = "auto";
   std::string offset = "0";
   std::string size;
@@ -192,6 +194,18 @@ void describe_create(CLI::App& command, CreateCommand& create) {
   });
 }
 
+void describe_check(CLI::App& command, Parsed& parsed) {
+  const std::vector<std::string> repairs{"leaks", "all"};
+  const std::vector<std::string> formats{"qcow2", "raw"};
+  command.add_option("IMAGE", parsed.check.image, "file or block device")->required();
+  command.add_option("--format", parsed.check.format, "of the image; else what it looks like")
+      ->check(CLI::IsMember(formats));
+  command.add_option("--repair", parsed.repair, "leaks, which harm no data, or all that can be")
+      ->check(CLI::IsMember(repairs));
+  command.add_flag("--json", parsed.check.json, "the result as JSON, with qemu-img's keys");
+  command.footer("Exit status: 0 clean, 1 it could not be checked, 2 corrupt, 3 leaks.");
+}
+
 int explain(const CLI::App& app, const std::string& topic) {
   if (topic.empty()) {
     // not app.help(): that explains the command that was typed, `help`
@@ -229,6 +243,8 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
       *app.add_subcommand("serve", "Runs the exports of a TOML file until SIGTERM or Ctrl-C");
   CLI::App& exported = *app.add_subcommand("export", "Serves one image, without a file");
   CLI::App& create = *app.add_subcommand("create", "Makes an image");
+  CLI::App& check =
+      *app.add_subcommand("check", "Looks for contradictions in an image, and repairs them");
   CLI::App& graph = *app.add_subcommand("graph", "Prints the graph of a TOML file as Graphviz dot");
   CLI::App& ctl = *app.add_subcommand("ctl", "Sends one QMP command to a running daemon");
   CLI::App& help = *app.add_subcommand("help", "Says what a command does");
@@ -236,12 +252,15 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   describe_export(exported, parsed, drivers);
   describe_ctl(ctl, parsed);
   describe_create(create, parsed.create);
+  describe_check(check, parsed);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
   help.add_option("COMMAND", parsed.help_topic, "one of the above");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& stop) {
-    return Finished{app.exit(stop) == 0 ? EXIT_SUCCESS : status_wrong_use};
+    if (app.exit(stop) == 0) return Finished{EXIT_SUCCESS};
+    // 2 would mean that the image is corrupt
+    return Finished{check.parsed() ? EXIT_FAILURE : status_wrong_use};
   }
   if (help.parsed()) return Finished{explain(app, parsed.help_topic)};
   if (serve.parsed()) return parsed.serve;
@@ -251,6 +270,13 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
                       *control_arguments(parsed.control_arguments)};
   }
   if (create.parsed()) return parsed.create;
+  if (check.parsed()) {
+    using formats::qcow2::Repair;
+    if (!parsed.repair.empty()) {
+      parsed.check.repair = parsed.repair == "all" ? Repair::all : Repair::leaks;
+    }
+    return parsed.check;
+  }
   parsed.exported.offset = parse_bytes(parsed.offset).value_or(0);
   parsed.exported.io_engine = engine_kind_of(parsed.io_engine);
   if (!parsed.size.empty()) parsed.exported.size = parse_bytes(parsed.size).value_or(0);

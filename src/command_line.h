@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "formats/qcow2/check.h"
 #include "graph/base/json.h"
 #include "src/config.h"
 
@@ -48,8 +49,14 @@ struct CreateCommand {
   std::string size;                  // as typed; "": it is among the options
   bool force = false;                // a file that is there loses what it holds
 };
-using Command =
-    std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand, CreateCommand>;
+struct CheckCommand {
+  std::string image;
+  std::string format;  // "": what it looks like
+  formats::qcow2::Repair repair = formats::qcow2::Repair::none;
+  bool json = false;
+};
+using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand,
+                             CreateCommand, CheckCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);
