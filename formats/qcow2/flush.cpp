@@ -40,8 +40,7 @@ Task<> Image::flush_to_children() {
   for (const Range& table : refcounts_.take_left_behind()) free_later(table, FreedBy::other);
 
   if (lazy && mapping_changed && !header_.is(incompatible::dirty)) {
-    header_.incompatible_features |= incompatible::dirty;
-    CO_CHECK(co_await write_header());
+    CO_CHECK(co_await say_dirty());
   }
   if (!lazy) CO_CHECK(co_await write_refcounts());
   if (!mapping_changed) co_return ok;

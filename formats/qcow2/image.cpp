@@ -133,6 +133,15 @@ Task<> Image::tell(Task<> work) {
   co_return done;
 }
 
+// Durable with the next flush of the file.
+Task<> Image::say_dirty() {
+  if (header_.is(incompatible::dirty)) co_return ok;
+  header_.incompatible_features |= incompatible::dirty;
+  Result<> done = co_await write_header();
+  if (!done) header_.incompatible_features &= ~incompatible::dirty;  // so that it is tried again
+  co_return done;
+}
+
 // All counts are on the medium, and the image no longer says that they may be wrong.
 Task<> Image::say_clean() {
   refcounts_.freeze();

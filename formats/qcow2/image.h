@@ -125,6 +125,7 @@ class Image {
   Task<> begin_writing() { return writing_ ? succeeded() : first_write(); }
   Task<> first_write();
   Task<> write_header();
+  Task<> say_dirty();
   Task<> say_clean();
   Task<> mark_corrupt();
   Task<> tell(Task<> work);  // its result; the image is marked if it turned out to be corrupt

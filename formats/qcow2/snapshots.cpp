@@ -214,8 +214,7 @@ Task<> Image::begin_upheaval() {
   CO_CHECK(co_await begin_writing());
   CO_CHECK(co_await settle());
   if (header_.version < 3) co_return ok;
-  header_.incompatible_features |= incompatible::dirty;
-  CO_CHECK(co_await write_header());
+  CO_CHECK(co_await say_dirty());
   co_return co_await edges_.file->flush();
 }
 
