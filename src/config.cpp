@@ -179,6 +179,7 @@ class NodeOrder {
 
   Result<> place_named(const OptionValue& reference, const std::string& parent) {
     const std::string& name = *reference.text();
+    if (name.empty()) return ok;  // none: the driver knows whether it can do without
     const auto found = std::ranges::find(names_, name);
     if (found == names_.end()) {
       return refuse(reference.position,

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "formats/qcow2/compressed_cache.h"
@@ -50,6 +51,13 @@ class SnapshotUser {
   // "export 'monday', node 'x'"
   virtual std::string describe_users() const = 0;
 };
+
+// What befell the tables or a child, told as where the guest's bytes are that it befell.
+template <class T>
+Result<T> at_guest(Result<T> done, std::uint64_t guest) {
+  if (!done) done.error().offset = guest;
+  return done;
+}
 
 class Image {
  public:
@@ -217,11 +225,14 @@ class Image {
     std::uint64_t epoch;
     std::uint64_t generation;
     bool in_data_file;
+    std::uint64_t serial;  // of those in the data file
   };
   void free_later(Range host, FreedBy by);
   void free_cluster(const Cluster& cluster, FreedBy by);
   bool passes_discard(FreedBy by) const;
   asio::awaitable<void> give_back(Range host);
+  asio::awaitable<void> keep_data(Range host);
+  asio::awaitable<void> give_back_data(const Freed& freed);
   asio::awaitable<void> reap();
   Task<bool> reclaim();
 
@@ -247,6 +258,11 @@ class Image {
   graph::RequestTracker upheavals_;  // one change of the image's tables at a time
 
   std::deque<Freed> frees_;
+  // Clusters of the external data file that nothing refers to, and the last time that this began.
+  std::unordered_map<std::uint64_t, std::uint64_t> data_frees_;
+  std::uint64_t data_frees_made_ = 0;
+  Range data_discard_;  // under way
+  WaitQueue data_discarded_;
   std::uint64_t generation_ = 1;  // of frees: counts flushes begun
   std::uint64_t frozen_generation_ = 0;
   std::uint64_t durable_generation_ = 0;

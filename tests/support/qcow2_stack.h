@@ -2,7 +2,6 @@
 // qcow2 act on. Opened again on the same disk it is another process.
 #pragma once
 
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,7 +15,7 @@ namespace test {
 
 class Qcow2Stack {
  public:
-  using Keys = std::initializer_list<std::pair<const char*, OptionValue>>;
+  using Keys = std::vector<std::pair<const char*, OptionValue>>;
   enum class Mode : std::uint8_t { read_only, writable };
   enum class Caching : std::uint8_t { buffered, direct };
 
