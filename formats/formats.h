@@ -5,6 +5,7 @@
 
 namespace formats {
 
+extern const graph::Driver qcow2_driver;
 extern const graph::Driver raw_driver;
 
 }  // namespace formats

@@ -25,6 +25,7 @@ struct ViewOptions {
   std::string user;  // for messages: "export 'disk'"
   RangePolicy policy = RangePolicy::fixed;
   Access access{Permission::consistent_read, Permissions::all()};
+  std::string port;             // "": the active content; else a snapshot, by id or else by name
   std::optional<Range> window;  // bytes of the node; fixed views only. Default: all of it
   bool write_through = false;   // each write is durable when it returns
   bool queue_while_drained =

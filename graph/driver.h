@@ -32,11 +32,17 @@ class OpenContext final : public Parent {
   // driver opens; the rights of its role come when the node is part of the graph. Errors:
   // invalid_argument (the key is missing, no such node), what opening it says; with the position.
   Task<Edge> attach(std::string_view key, Role role);
+  // The same for a child that the image names rather than the options: `described` as a person
+  // would, and held under `key`. It is only read, and inherits what an inline one would.
+  Task<Edge> attach_described(std::string_view key, Role role, const Options& described);
+  // An edge to a node that is there already.
+  Task<Edge> hold(std::string_view key, Role role, std::shared_ptr<Node> node);
   // `error` with the position of `key` in front.
   std::unexpected<Error> blame(std::string_view key, Error error) const;
 
  private:
   friend class Graph;
+  CommonOptions inherited() const;
   Graph& graph_;
   std::string node_name_;
   std::string_view driver_name_;

@@ -85,6 +85,16 @@ std::unexpected<Error> OpenContext::blame(std::string_view key, Error error) con
   return std::unexpected(at_position(reader_.position(key), std::move(error)));
 }
 
+CommonOptions OpenContext::inherited() const {
+  CommonOptions inherited;
+  inherited.read_only = common_.read_only;
+  inherited.auto_read_only = common_.auto_read_only;
+  inherited.force_share = common_.force_share;
+  inherited.no_flush = common_.no_flush;
+  inherited.layers_above = common_.layers_above;
+  return inherited;
+}
+
 Task<Edge> OpenContext::attach(std::string_view key, Role role) {
   const OptionValue* value = reader_.options().find(key);
   if (value == nullptr) {
@@ -93,12 +103,7 @@ Task<Edge> OpenContext::attach(std::string_view key, Role role) {
   }
   std::shared_ptr<Node> node;
   if (const Options* described = value->table()) {
-    CommonOptions inherited;
-    inherited.read_only = common_.read_only;
-    inherited.auto_read_only = common_.auto_read_only;
-    inherited.force_share = common_.force_share;
-    inherited.no_flush = common_.no_flush;
-    CO_TRY(node, co_await graph_.add("", *described, inherited));
+    CO_TRY(node, co_await graph_.add("", *described, inherited()));
   } else {
     node = graph_.find(*value->text());
     if (!node) {
@@ -106,6 +111,21 @@ Task<Edge> OpenContext::attach(std::string_view key, Role role) {
                                  node_name_ + ": there is no node '" + *value->text() + "'"));
     }
   }
+  co_return co_await hold(key, role, std::move(node));
+}
+
+Task<Edge> OpenContext::attach_described(std::string_view key, Role role,
+                                         const Options& described) {
+  CommonOptions common = inherited();
+  if (role == Role::backing) {
+    common.read_only = true;
+    common.layers_above = common_.layers_above + 1;
+  }
+  CO_TRY(std::shared_ptr<Node> node, co_await graph_.add("", described, common));
+  co_return co_await hold(key, role, std::move(node));
+}
+
+Task<Edge> OpenContext::hold(std::string_view key, Role role, std::shared_ptr<Node> node) {
   attached_.push_back(node);
   Edge edge(std::string(key), role, std::move(node));
   edge.parent_ = this;
@@ -157,13 +177,17 @@ std::vector<std::string> Graph::driver_names() const {
   return names;
 }
 
+std::string Graph::implicit_name() {
+  const std::string number = std::to_string(implicit_++);
+  return "#block" + std::string(number.size() < 3 ? 3 - number.size() : 0, '0') + number;
+}
+
 Task<std::shared_ptr<Node>> Graph::add(std::string name, const Options& options,
                                        CommonOptions inherited) {
   CO_TRY(const Driver* found, check_node(name, options, drivers_));
   CO_TRY(const CommonOptions common, common_of(options, inherited));
   if (name.empty()) {
-    std::string number = std::to_string(implicit_++);
-    name = "#block" + std::string(number.size() < 3 ? 3 - number.size() : 0, '0') + number;
+    name = implicit_name();
   }
   if (find(name)) {
     co_return std::unexpected(
@@ -299,7 +323,25 @@ Task<> Graph::reread_sizes(std::shared_ptr<Node> node) {
   co_return co_await node->reread_size();
 }
 
+// A port is a node of its own, which lives as long as somebody looks at it.
+Task<std::shared_ptr<Node>> Graph::open_port(std::shared_ptr<Node> node, std::string wanted) {
+  Edge self("port", Role::window, node);
+  CO_TRY(std::unique_ptr<Node> shown, co_await node->open_port(std::move(wanted), std::move(self)));
+  CommonOptions common;
+  common.read_only = true;
+  co_return co_await place(implicit_name(), node->driver(), common, std::move(shown));
+}
+
 Task<std::unique_ptr<BlockBackend>> Graph::attach(std::shared_ptr<Node> node, ViewOptions options) {
+  if (options.port.empty()) co_return co_await attach_to(std::move(node), std::move(options));
+  CO_TRY(std::shared_ptr<Node> port, co_await open_port(std::move(node), options.port));
+  auto view = co_await attach_to(std::move(port), std::move(options));
+  if (!view) (void)co_await reap();
+  co_return view;
+}
+
+Task<std::unique_ptr<BlockBackend>> Graph::attach_to(std::shared_ptr<Node> node,
+                                                     ViewOptions options) {
   CO_CHECK(co_await reread_sizes(node));
   if (options.window && !options.window->lies_within(node->size())) {
     co_return failure(Errc::invalid_argument,

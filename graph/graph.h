@@ -93,6 +93,9 @@ class Graph {
  private:
   friend class OpenContext;
   friend class Turn;
+  std::string implicit_name();
+  Task<std::unique_ptr<BlockBackend>> attach_to(std::shared_ptr<Node> node, ViewOptions options);
+  Task<std::shared_ptr<Node>> open_port(std::shared_ptr<Node> node, std::string wanted);
   Task<std::shared_ptr<Node>> place(std::string name, const Driver& driver, CommonOptions common,
                                     std::unique_ptr<Node> node);
   Task<> close_node(std::shared_ptr<Node> node);

@@ -45,6 +45,11 @@ Task<std::unique_ptr<Node>> Node::open_port(std::string wanted, Edge) {
   return failed<std::unique_ptr<Node>>(
       Error(Errc::invalid_argument, name_, 0, name_ + ": has no snapshot '" + wanted + "'"));
 }
+Task<Port> Node::take_snapshot(std::string) { return failed<Port>(lacks(*this, "take snapshots")); }
+Task<Port> Node::delete_snapshot(std::string) {
+  return failed<Port>(lacks(*this, "take snapshots"));
+}
+Task<> Node::apply_snapshot(std::string) { return failed(lacks(*this, "take snapshots")); }
 Task<> Node::read_opaque(std::uint64_t, const Buffers&) { return failed(lacks(*this, "decode")); }
 
 Task<Extents> Node::map(Range range, MapDepth) {

@@ -85,6 +85,7 @@ struct CommonOptions {
   bool force_share = false;     // takes no locks; needs read_only
   bool no_flush = false;        // F-4: never waits for the medium
   bool direct = false;          // as it was asked for; files read it from their options
+  unsigned layers_above = 0;    // in a chain of backing files that images name
   DiscardMode discard = DiscardMode::unmap;
   DetectZeroes detect_zeroes = DetectZeroes::off;
 };
@@ -179,6 +180,12 @@ class Node : public Parent {
   // A node that shows one of them, by id or else by name, as long as it lives; `self` leads to this
   // node. Errors: invalid_argument when there is no such port.
   virtual Task<std::unique_ptr<Node>> open_port(std::string wanted, Edge self);
+  // Changes of them, see snapshot_change.h, which is the way to ask. Requires: nobody is inside,
+  // and the node may be written. Errors: not_supported; invalid_argument (no such snapshot), busy
+  // (in use; the message says by whom), the driver's.
+  virtual Task<Port> take_snapshot(std::string name);
+  virtual Task<Port> delete_snapshot(std::string wanted);
+  virtual Task<> apply_snapshot(std::string wanted);
 
   // Control operations.
   // What this node does to `child` when it is used as `own` says. Default: child_access() by role.

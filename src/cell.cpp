@@ -29,6 +29,22 @@ Task<> Cell::open_all() {
   co_return ok;
 }
 
+namespace {
+
+// Of what the export shows: the node, or one of its snapshots.
+Result<std::uint64_t> size_shown(const graph::Node& node, const ExportConfig& wanted) {
+  if (wanted.snapshot.empty()) return node.size();
+  const std::vector<graph::Port> ports = node.ports();
+  auto port = std::ranges::find(ports, wanted.snapshot, &graph::Port::id);
+  if (port == ports.end()) port = std::ranges::find(ports, wanted.snapshot, &graph::Port::name);
+  if (port != ports.end()) return port->size;
+  return std::unexpected(at_position(
+      wanted.position, Error(Errc::invalid_argument, node.name() + ": there is no snapshot '" +
+                                                         printable(wanted.snapshot) + "'")));
+}
+
+}  // namespace
+
 Task<> Cell::add_export(const ExportConfig& wanted) {
   const auto at = [&](const Position& where, Error error) {
     return std::unexpected(at_position(where, std::move(error)));
@@ -40,8 +56,9 @@ Task<> Cell::add_export(const ExportConfig& wanted) {
   if (wanted.writable) {
     options.access.taken = graph::Permission::consistent_read | graph::Permission::write;
   }
+  options.port = wanted.snapshot;
   if (wanted.offset != 0 || wanted.size) {
-    const std::uint64_t end = node->size();
+    CO_TRY(const std::uint64_t end, size_shown(*node, wanted));
     const std::uint64_t rest = end > wanted.offset ? end - wanted.offset : 0;
     const Range window{wanted.offset, wanted.size.value_or(rest)};
     if (!window.lies_within(end)) {

@@ -92,6 +92,9 @@ struct Parsed {
   std::string io_engine = "auto";
   std::string offset = "0";
   std::string size;
+  std::string control_socket;
+  std::string control_command;
+  std::string control_arguments = "{}";
   std::string help_topic;
 };
 
@@ -138,8 +141,37 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
       ->capture_default_str();
   command.add_option("--offset", parsed.offset, "first byte of the image that is served")
       ->check(bytes);
+  command.add_option("--snapshot", exported.snapshot, "an internal snapshot, by id or name");
   command.add_option("--size", parsed.size, "bytes served; the default is the rest")->check(bytes);
   command.footer([drivers] { return formats_help(drivers); });
+}
+
+// PATH, or unix:PATH.
+Result<Address> control_address(const std::string& text) {
+  return parse_address(text.starts_with("unix:") ? text : "unix:" + text);
+}
+
+Result<Json> control_arguments(const std::string& text) {
+  auto value = parse_json(text);
+  if (value && value->object() == nullptr) {
+    return failure(Errc::invalid_argument, "expected a JSON object such as {\"node\": \"disk\"}");
+  }
+  return value;
+}
+
+void describe_ctl(CLI::App& command, Parsed& parsed) {
+  const auto socket = [](const std::string& text) { return complaint(control_address(text)); };
+  const auto arguments = [](const std::string& text) { return complaint(control_arguments(text)); };
+  command.add_option("SOCKET", parsed.control_socket, "the daemon's control socket")
+      ->required()
+      ->check(socket, "", "PATH");
+  command.add_option("COMMAND", parsed.control_command, "a QMP command, such as query-commands")
+      ->required();
+  command.add_option("JSON", parsed.control_arguments, "its arguments, a JSON object")
+      ->check(arguments, "", "OBJECT");
+  command.footer(
+      "Prints what the daemon returns, as JSON. Exit status 1: the daemon says no, why "
+      "is on stderr.");
 }
 
 void describe_create(CLI::App& command, CreateCommand& create) {
@@ -214,9 +246,11 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   CLI::App& check =
       *app.add_subcommand("check", "Looks for contradictions in an image, and repairs them");
   CLI::App& graph = *app.add_subcommand("graph", "Prints the graph of a TOML file as Graphviz dot");
+  CLI::App& ctl = *app.add_subcommand("ctl", "Sends one QMP command to a running daemon");
   CLI::App& help = *app.add_subcommand("help", "Says what a command does");
   describe_serve(serve, parsed.serve, drivers);
   describe_export(exported, parsed, drivers);
+  describe_ctl(ctl, parsed);
   describe_create(create, parsed.create);
   describe_check(check, parsed);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
@@ -231,6 +265,10 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   if (help.parsed()) return Finished{explain(app, parsed.help_topic)};
   if (serve.parsed()) return parsed.serve;
   if (graph.parsed()) return parsed.graph;
+  if (ctl.parsed()) {
+    return CtlCommand{*control_address(parsed.control_socket), parsed.control_command,
+                      *control_arguments(parsed.control_arguments)};
+  }
   if (create.parsed()) return parsed.create;
   if (check.parsed()) {
     using formats::qcow2::Repair;
@@ -280,6 +318,7 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
   only.writable = command.writable;
   only.description = command.description;
   only.offset = command.offset;
+  only.snapshot = command.snapshot;
   only.size = command.size;
   config.exports.push_back(std::move(only));
   return config;

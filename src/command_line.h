@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "formats/qcow2/check.h"
+#include "graph/base/json.h"
 #include "src/config.h"
 
 namespace app {
@@ -34,6 +35,12 @@ struct ExportCommand {
   EngineKind io_engine = EngineKind::automatic;
   std::uint64_t offset = 0;           // bytes
   std::optional<std::uint64_t> size;  // bytes
+  std::string snapshot;               // "": the active disk
+};
+struct CtlCommand {
+  Address socket;
+  std::string command;
+  Json arguments = JsonObject();
 };
 struct CreateCommand {
   std::string image;
@@ -48,8 +55,8 @@ struct CheckCommand {
   formats::qcow2::Repair repair = formats::qcow2::Repair::none;
   bool json = false;
 };
-using Command =
-    std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CreateCommand, CheckCommand>;
+using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand,
+                             CreateCommand, CheckCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

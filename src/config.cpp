@@ -14,6 +14,9 @@ constexpr std::array server_specs{
         "listen", Kind::list, default_listen,
         "\"unix:PATH\", \"tcp:HOST:PORT\", \"vsock:CID:PORT\", \"systemd\", a table, or a list of "
         "them; port 0 picks one"},
+    OptionSpec{"control", Kind::text, "",
+               "\"unix:PATH\": a socket that only its owner reaches, for gantry ctl and other "
+               "clients that speak QMP"},
     OptionSpec{"workers", Kind::integer, "0",
                "threads that carry out requests; 0: one for each processor"},
     OptionSpec{"max-connections", Kind::integer, "100", "clients at a time; more are turned away"},
@@ -50,6 +53,8 @@ constexpr std::array export_specs{
     OptionSpec{"description", Kind::text, "", "a text for people who list the exports"},
     OptionSpec{"offset", Kind::bytes, "0", "first byte of the node that is served"},
     OptionSpec{"size", Kind::bytes, "rest", "bytes served; without it all up to the node's end"},
+    OptionSpec{"snapshot", Kind::text, "",
+               "an internal snapshot of the node, by id or name, instead of its active disk"},
     OptionSpec{"write-through", Kind::boolean, "false",
                "each write is durable when it is answered"},
 };
@@ -111,6 +116,9 @@ Result<> read_server(const Options& server, Config& config) {
     TRY(config.listen, read_listen(*listen));
   }
   const OptionReader reader(checked, server_specs);
+  if (const OptionValue* control = checked.find("control")) {
+    TRY(config.control, read_control(*control));
+  }
   TRY(config.limits, read_limits(reader));
   const std::int64_t workers = reader.integer("workers");
   if (workers < 0 || workers > workers_limit) {
@@ -237,6 +245,14 @@ Result<ExportConfig> read_export(const std::string& name, const Options& options
   }
   result.writable = reader.boolean("writable");
   result.write_through = reader.boolean("write-through");
+  if (reader.has("snapshot")) {
+    result.snapshot = reader.text("snapshot");
+    if (result.snapshot.empty()) return refuse(reader.position("snapshot"), "'snapshot' is empty");
+    if (result.writable) {
+      return refuse(reader.position("snapshot"),
+                    "export '" + printable(name) + "': a snapshot can't be writable");
+    }
+  }
   result.offset = reader.bytes("offset");
   if (reader.has("size")) result.size = reader.bytes("size");
   result.window_position = reader.position(reader.has("size") ? "size" : "offset");

@@ -35,14 +35,16 @@ struct ExportConfig {
   std::uint64_t offset = 0;           // bytes of the node
   std::optional<std::uint64_t> size;  // bytes; none: up to the end of the node
   bool write_through = false;
-  Position position;         // of the table
+  std::string snapshot;  // "": the active disk; else an internal snapshot, by id or else by name
+  Position position;     // of the table
   Position window_position;  // of its size, or else its offset
 };
 
 struct Config {
   // Empty: what systemd has opened, or else default_listen.
   std::vector<Listen> listen;
-  std::uint32_t workers = 0;  // 0: one for each processor
+  std::optional<Listen> control;  // the Unix socket for `gantry ctl` and other QMP clients
+  std::uint32_t workers = 0;      // 0: one for each processor
   ServiceLimits limits;
   EngineKind io_engine = EngineKind::automatic;
   LogLevel log_level = LogLevel::info;

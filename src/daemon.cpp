@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "graph/base/wait_queue.h"
+#include "src/control/server.h"
 #include "src/crew.h"
 #include "src/listeners.h"
 #include "src/picture.h"
@@ -42,7 +43,7 @@ void raise_limit_of_descriptors() {
   (void)::setrlimit(RLIMIT_NOFILE, &limit);  // without it, fewer clients are served at a time
 }
 
-class Daemon {
+class Daemon final : public control::Host {
  public:
   Daemon(Home& home, const Crew& crew, const Config& config, Drivers drivers,
          std::vector<InheritedSocket> inherited)
@@ -55,6 +56,10 @@ class Daemon {
         listeners_(
             home, std::chrono::ceil<std::chrono::seconds>(config.limits.peer_timeout),
             [this](std::unique_ptr<Stream> stream) { site_.lobby().receive(std::move(stream)); }),
+        control_(home, *this),
+        control_listeners_(
+            home, {},
+            [this](std::unique_ptr<Stream> stream) { control_.receive(std::move(stream)); }),
         signals_(home.executor) {}
 
   Task<int> run() {
@@ -71,12 +76,26 @@ class Daemon {
     co_return stopped_cleanly_ ? EXIT_SUCCESS : EXIT_FAILURE;
   }
 
+  Site& site() override { return site_; }
+  void quit() override {
+    if (stopping_) return;
+    home_.log.info("a control client says quit: stopping");
+    stop();
+  }
+
  private:
+  Task<> listen() {
+    CO_CHECK(co_await listeners_.open(config_.listen, std::move(inherited_)));
+    if (!config_.control) co_return ok;
+    const std::vector<Listen> wanted{*config_.control};
+    co_return co_await control_listeners_.open(wanted, {});
+  }
+
   // Errors: nothing could be started.
   Task<> serve() {
     CO_CHECK(co_await site_.open());
     Result<> listening = ok;
-    if (!stopping_) listening = co_await listeners_.open(config_.listen, std::move(inherited_));
+    if (!stopping_) listening = co_await listen();
     started_ = true;
     if (starting_) starting_->cancel();
     if (listening && !stopping_) {
@@ -86,16 +105,20 @@ class Daemon {
         home_.log.info("files are read and written by " + std::string(engine));
       }
       listeners_.start();
+      control_listeners_.start();
       get_ready(listeners_.addresses());
       while (!stopping_) co_await stop_.wait();
     }
     if (listening) manager_.stopping("stopping");
     co_await listeners_.stop();
+    co_await control_listeners_.stop();
     patience_ =
         home_.clock.timer(2 * std::min(config_.limits.drain_timeout, patience_max) + leeway);
     spawn(home_.executor, watching_.enter_anyway(), watch_stop());
     stopped_cleanly_ = (co_await site_.close()).has_value();
     patience_->cancel();
+    tell_of_the_end();
+    co_await control_.stop();
     if (stopped_cleanly_ && listening) home_.log.info("stopped");
     co_return listening;
   }
@@ -161,6 +184,7 @@ class Daemon {
     if (stopping_) {
       home_.log.error(name + " again: stopped at once, what was not flushed may be lost");
       listeners_.close();  // takes the sockets' files away
+      control_listeners_.close();
       std::_Exit(EXIT_FAILURE);
     }
     home_.log.info(name + ": stopping; once more stops at once");
@@ -168,6 +192,15 @@ class Daemon {
     if (started_) return;
     starting_ = home_.clock.timer(std::min(config_.limits.drain_timeout, patience_max) + leeway);
     spawn(home_.executor, watching_.enter_anyway(), watch_start());
+  }
+
+  // To control clients that have waited for it.
+  void tell_of_the_end() {
+    for (const ExportConfig& item : config_.exports) {
+      Json data;
+      data.set("id", item.name);
+      control_.emit("BLOCK_EXPORT_DELETED", std::move(data));
+    }
   }
 
   void stop() {
@@ -178,7 +211,7 @@ class Daemon {
   // A stop can't begin before all is open, and a medium that hangs may never be.
   asio::awaitable<void> watch_start() {
     if (!co_await starting_->wait() || started_) co_return;
-    for (const std::string& name : site_.unfinished()) {
+    for (const std::string& name : site_.unopened()) {
       home_.log.error("export '" + printable(name) + "': its medium does not answer");
     }
     home_.log.error("stopped before everything was open");
@@ -191,7 +224,7 @@ class Daemon {
   // process.
   asio::awaitable<void> watch_stop() {
     if (!co_await patience_->wait()) co_return;
-    if (site_.unfinished().empty()) co_return;  // it ends in this very moment
+    if (site_.closed()) co_return;  // it ends in this very moment
     for (const std::string& name : site_.unfinished()) {
       home_.log.error("export '" + printable(name) +
                       "': cut off, its medium does not answer; what was not flushed may be lost");
@@ -206,6 +239,8 @@ class Daemon {
   std::vector<InheritedSocket> inherited_;  // until they are opened
   Site site_;
   Listeners listeners_;
+  control::Server control_;
+  Listeners control_listeners_;
   Signals signals_;
   ServiceManager manager_;
   std::optional<Watchdog> watchdog_;

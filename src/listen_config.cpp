@@ -230,4 +230,16 @@ Result<std::vector<Listen>> read_listen(const OptionValue& value) {
   return result;
 }
 
+Result<Listen> read_control(const OptionValue& value) {
+  constexpr mode_t owner_only = 0600;
+  TRY(Address address, address_at(*value.text(), value.position));
+  if (address.family != Address::Family::local || address.path.starts_with('\0')) {
+    return refuse(value.position, "'control': " + printable(address.text()) +
+                                      " is no socket with a file: expected \"unix:PATH\"");
+  }
+  Listen control{std::move(address), value.position};
+  control.file.mode = owner_only;
+  return control;
+}
+
 }  // namespace app

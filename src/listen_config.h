@@ -48,4 +48,8 @@ std::span<const OptionSpec> listener_options();
 // Errors: invalid_argument with the position.
 Result<std::vector<Listen>> read_listen(const OptionValue& value);
 
+// The value of `control`, a string: a Unix socket that only its owner reaches. The same for paths
+// and errors.
+Result<Listen> read_control(const OptionValue& value);
+
 }  // namespace app

@@ -11,6 +11,7 @@
 #include "graph/protocol/protocol.h"
 #include "src/check_image.h"
 #include "src/command_line.h"
+#include "src/control/client.h"
 #include "src/create.h"
 #include "src/daemon.h"
 #include "src/image_format.h"
@@ -19,10 +20,10 @@
 
 namespace {
 
-constexpr std::array drivers{&graph::file_driver,        &graph::host_device_driver,
-                             &graph::memory_driver,      &graph::null_co_driver,
-                             &formats::raw_driver,       &graph::blkdebug_driver,
-                             &graph::blklogwrites_driver};
+constexpr std::array drivers{&graph::file_driver,     &graph::host_device_driver,
+                             &graph::memory_driver,   &graph::null_co_driver,
+                             &formats::qcow2_driver,  &formats::raw_driver,
+                             &graph::blkdebug_driver, &graph::blklogwrites_driver};
 
 constexpr std::size_t message_length_max = 2048;
 
@@ -69,6 +70,15 @@ int run(const app::ExportCommand& command) {
   app::Signals::block();
   return run(app::config_of(command, drivers),
              command.format.empty() ? serve_what_is_raw : app::serve);
+}
+
+int run(const app::CtlCommand& command) {
+  const std::unique_ptr<Log> log = stderr_log(LogLevel::warning);
+  const Result<std::unique_ptr<app::Worker>> worker =
+      app::Worker::create(*log, EngineKind::threads);
+  if (!worker) return fail(worker.error());
+  const Result<int> status = (*worker)->run(app::control::ctl(**worker, command));
+  return status ? *status : fail(status.error());
 }
 
 // A command that ends by itself and has no configuration.

@@ -60,13 +60,20 @@ struct Site::Place {
   Step step = Step::at_home;
   std::vector<std::shared_ptr<Newcomer>> waiting;  // for the end of the move
   Gate moving;                                     // a pass while it does
+  Gate visitors;                                   // a pass for each; it does not move meanwhile
   bool closed = false;
 };
+
+namespace {
+
+constexpr Clock::Duration timeout_max = std::chrono::hours(24 * 365);  // a sum has to fit, too
+
+}  // namespace
 
 Site::Site(Home& front, std::vector<Home*> workers, const Config& config, Drivers drivers)
     : front_(front),
       workers_(std::move(workers)),
-      arrival_timeout_(config.limits.handshake_timeout),
+      arrival_timeout_(std::min<Clock::Duration>(config.limits.handshake_timeout, timeout_max)),
       clients_(workers_.size()),
       lobby_(front, config.limits.lobby(),
              [this](std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
@@ -108,7 +115,8 @@ Task<> Site::open() {
 // there: all that its last client asked for had ended when the client's ticket was given back.
 void Site::deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
   Place& there = *by_export_.find(session.offer->name)->second;
-  if (there.clients == 0 && there.step == Place::Step::at_home) {
+  const bool nobody_there = there.clients == 0 && there.visitors.inside() == 0;
+  if (nobody_there && there.step == Place::Step::at_home) {
     const auto emptiest = std::ranges::min_element(clients_);
     if (*emptiest < clients_[there.worker]) {
       there.before = std::exchange(there.worker, emptiest - clients_.begin());
@@ -161,6 +169,15 @@ asio::awaitable<void> Site::move(Place& place) {
   for (auto& newcomer : std::exchange(place.waiting, {})) bring(std::move(newcomer));
 }
 
+Task<Gate::Pass> Site::enter(Cell& cell) {
+  Place& place =
+      **std::ranges::find_if(places_, [&](const auto& item) { return &item->cell == &cell; });
+  while (place.step != Place::Step::at_home) co_await place.moving.drained();
+  Gate::Pass visitor = place.visitors.try_enter();
+  if (!visitor) co_return failure(Errc::shutting_down, "the server is stopping");
+  co_return std::move(visitor);
+}
+
 void Site::watch_arrival_of(std::shared_ptr<Newcomer> newcomer) {
   if (arrival_timeout_ <= Clock::Duration{}) return;
   while (!arriving_.empty() && arriving_.front()->is_taken()) arriving_.pop_front();
@@ -202,6 +219,7 @@ void Site::give_up(Newcomer& newcomer) {
 Task<> Site::close() {
   Result<> first = ok;
   co_await lobby_.stop();
+  for (const auto& place : places_) place->visitors.close();
   for (const auto& place : places_) {
     if (!place->closed) spawn(front_.executor, closing_.enter_anyway(), close_cell(*place, first));
   }
@@ -213,15 +231,27 @@ Task<> Site::close() {
 
 asio::awaitable<void> Site::close_cell(Place& place, Result<>& first) {
   co_await place.moving.drained();
+  co_await place.visitors.drained();
   Result<> closed = co_await run_on(place.cell.home().executor, place.cell.close());
   place.closed = true;
   if (first) first = std::move(closed);
 }
 
+std::vector<std::string> Site::unopened() const {
+  std::vector<std::string> names;
+  if (opening_ == nullptr) return names;
+  for (const ExportConfig* item : opening_->cell.part().exports) names.push_back(item->name);
+  return names;
+}
+
+bool Site::closed() const {
+  return std::ranges::all_of(places_, [](const auto& place) { return place->closed; });
+}
+
 std::vector<std::string> Site::unfinished() const {
   std::vector<std::string> names;
   for (const auto& place : places_) {
-    if (place->closed || (opening_ != nullptr && place.get() != opening_)) continue;
+    if (place->closed) continue;
     for (const ExportConfig* item : place->cell.part().exports) names.push_back(item->name);
   }
   return names;

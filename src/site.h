@@ -28,11 +28,24 @@ class Site {
   // Opens all nodes and makes the exports.
   // Errors: the first thing that does not work, with its position; everything is closed again then.
   Task<> open();
-  // Nobody is let in any more; then every cell closes, each at its own pace.
+  // Nobody is let in any more; then every cell closes, each at its own pace, when its visitors have
+  // left.
   // Errors: the first one, after all has been done; each is logged.
   Task<> close();
-  // While open() or close() has not returned: the exports of the cells that it waits for.
+  // While open() has not returned: the exports of the cell that it waits for.
+  std::vector<std::string> unopened() const;
+  // The same of close(), which waits for several at a time.
   std::vector<std::string> unfinished() const;
+  bool closed() const;
+
+  // Runs `work`, which is about `cell`, on the worker where that lives, and stays for so long.
+  // Errors: shutting_down once close() has begun; else what `work` says.
+  // Lifetime: as of run_on().
+  template <class T>
+  Task<T> visit(Cell& cell, Task<T> work) {
+    CO_TRY(const Gate::Pass visitor, co_await enter(cell));
+    co_return co_await run_on(cell.home().executor, std::move(work));
+  }
 
   nbd::Lobby& lobby() { return lobby_; }
   const std::vector<std::unique_ptr<Cell>>& cells() const { return cells_; }
@@ -42,6 +55,7 @@ class Site {
   class Newcomer;  // a client that has agreed on an export
   void deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket);
   void bring(std::shared_ptr<Newcomer> newcomer);
+  Task<Gate::Pass> enter(Cell& cell);
   asio::awaitable<void> move(Place& place);
   void watch_arrival_of(std::shared_ptr<Newcomer> newcomer);
   asio::awaitable<void> watch_arrivals();

@@ -413,6 +413,27 @@ Result<Header> parse_header(std::span<const std::byte> first_cluster, std::uint6
   return header;
 }
 
+void patch_header(std::span<std::byte> first_sector, const Header& header) {
+  RawHeader raw;
+  std::memcpy(&raw, first_sector.data(), sizeof(raw));
+  raw.size = header.size;
+  raw.l1_size = header.l1_size;
+  raw.l1_table_offset = header.l1_table_offset;
+  raw.refcount_table_offset = header.refcount_table_offset;
+  raw.refcount_table_clusters = header.refcount_table_clusters;
+  raw.nb_snapshots = header.snapshot_count;
+  raw.snapshots_offset = header.snapshots_offset;
+  std::memcpy(first_sector.data(), &raw, sizeof(raw));
+  if (header.version < 3) return;
+  RawHeaderV3 added;
+  const auto rest = first_sector.subspan(header_length_v2);
+  std::memcpy(&added, rest.data(), sizeof(added));
+  added.incompatible_features = header.incompatible_features;
+  added.compatible_features = header.compatible_features;
+  added.autoclear_features = header.autoclear_features;
+  std::memcpy(rest.data(), &added, sizeof(added));
+}
+
 Result<std::vector<std::byte>> format_header(const Header& header) {
   std::vector<std::byte> out;
   append_fields(out, header);

@@ -84,6 +84,10 @@ Result<std::uint64_t> claimed_cluster_size(std::span<const std::byte> first_byte
 // corrupt; the message names field, value and offset, without the node's name.
 Result<Header> parse_header(std::span<const std::byte> first_cluster, std::uint64_t file_size);
 
+// Puts what changes while an image is in use (size, tables, features) into the first 512 bytes as
+// they are, so that writing them is atomic and moves nothing.
+void patch_header(std::span<std::byte> first_sector, const Header& header);
+
 // The first cluster for `header`. The names of all known features go into every version 3 header.
 // Errors: no_space when it does not fit into one cluster.
 Result<std::vector<std::byte>> format_header(const Header& header);

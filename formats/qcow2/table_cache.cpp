@@ -91,7 +91,7 @@ std::span<std::byte> TableCache::change(Slice& slice) {
   }
   if (!slice.dirty_) {
     slice.dirty_ = true;
-    ++dirty_;
+    dirty_.emplace(slice.host_, slices_.at(slice.host_));
   }
   return slice.bytes_;
 }
@@ -101,7 +101,7 @@ void TableCache::drop(Range range) {
     const auto found = slices_.find(host);
     if (found == slices_.end()) continue;
     Slice& slice = *found->second;
-    if (slice.dirty_) --dirty_;
+    if (slice.dirty_) dirty_.erase(host);
     slice.dirty_ = slice.frozen_dirty_ = false;
     // who loads it just now finds out
     slice.state_ = Slice::State::gone;
@@ -147,8 +147,7 @@ void TableCache::forget_unused() {
 bool TableCache::freeze() {
   ++freezes_;
   frozen_.clear();
-  for (const auto& [host, slice] : slices_) {
-    if (!slice->dirty_) continue;
+  for (const auto& [host, slice] : dirty_) {
     slice->frozen_dirty_ = true;
     slice->frozen_.clear();
     frozen_.push_back(slice);
@@ -174,7 +173,7 @@ Task<> TableCache::write_run(std::span<const Ref> run) {
     if (!done || changed || dropped) continue;
     slice->dirty_ = false;
     slice->written_ = freezes_;
-    --dirty_;
+    dirty_.erase(slice->host_);
   }
   co_return done;
 }

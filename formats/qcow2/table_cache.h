@@ -65,8 +65,8 @@ class TableCache {
   // The table in `range` is no more: neither kept nor written.
   void drop(Range range);
 
-  bool dirty() const { return dirty_ > 0; }
-  std::size_t dirty_bytes() const { return dirty_ * slice_size_; }
+  bool dirty() const { return !dirty_.empty(); }
+  std::size_t dirty_bytes() const { return dirty_.size() * slice_size_; }
   std::size_t bytes_max() const { return bytes_max_; }
   std::size_t bytes() const { return slices_.size() * slice_size_; }
   void set_bytes_max(std::size_t bytes) { bytes_max_ = std::max(bytes, 4 * slice_size_); }
@@ -93,7 +93,7 @@ class TableCache {
   const graph::DebugEvent update_event_;
   std::unordered_map<std::uint64_t, Ref> slices_;
   std::list<Slice*> clock_;  // in the order of the hand, which is at the front
-  std::size_t dirty_ = 0;
+  std::unordered_map<std::uint64_t, Ref> dirty_;
   std::vector<Ref> frozen_;
   std::uint64_t freezes_ = 0;
   WaitQueue loaded_;

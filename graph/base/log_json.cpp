@@ -3,7 +3,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
+#include "graph/base/json.h"
 
 namespace {
 
@@ -32,14 +32,12 @@ std::string utc(std::chrono::system_clock::time_point when) {
 
 std::string json_line(std::chrono::system_clock::time_point when, LogLevel level,
                       std::string_view text, const LogFields& about) {
-  using Json = nlohmann::ordered_json;
-  Json line = Json::object();
-  line["time"] = utc(when);
-  line["level"] = name_of(level);
-  line["message"] = text;
-  if (about.connection) line["connection"] = *about.connection;
-  if (about.export_name) line["export"] = *about.export_name;
-  if (about.request) line["request"] = *about.request;
-  constexpr int one_line = -1;
-  return line.dump(one_line, ' ', false, Json::error_handler_t::replace);
+  Json line;
+  line.set("time", utc(when));
+  line.set("level", name_of(level));
+  line.set("message", text);
+  if (about.connection) line.set("connection", *about.connection);
+  if (about.export_name) line.set("export", *about.export_name);
+  if (about.request) line.set("request", *about.request);
+  return to_text(line, JsonStyle::compact);
 }

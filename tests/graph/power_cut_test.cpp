@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <deque>
-#include <limits>
 #include <string>
 #include <vector>
 
+#include "tests/support/history.h"
 #include "tests/support/image_stack.h"
 #include "tests/support/seed.h"
 #include "tests/support/world.h"
@@ -19,17 +18,6 @@ using test::ShownView;
 
 constexpr std::uint64_t start_size = 64 * KiB;
 constexpr std::uint64_t busy_size = 6 * KiB;  // of each view: changes meet each other there
-constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
-
-// One change of bytes of the file.
-struct Change {
-  Range range;
-  std::string data;
-  std::uint64_t begun;
-  std::uint64_t ended = never;  // never: nobody knows whether it happened
-  bool durable = false;
-  bool certain = true;  // false: a discard, which may do nothing
-};
 
 class Trial {
  public:
@@ -75,10 +63,9 @@ class Trial {
   }
 
   asio::awaitable<void> flush(ShownView& shown) {
-    const std::uint64_t begun = ++time_;
+    const std::uint64_t begun = history_.begin_flush();
     const Result<> done = co_await shown.view->flush();
-    if (!done) co_return;
-    for (Change& each : changes_) each.durable = each.durable || each.ended < begun;
+    if (done) history_.end_flush(begun);
   }
 
   asio::awaitable<void> change(ShownView& shown, std::uint64_t kind) {
@@ -87,10 +74,7 @@ class Trial {
     if (grows) range.offset = start_size + draw(2000) - 1000;
     if (chance(2)) range = {align_down(range.offset, 512), align_up(range.length, 512)};
     if (chance(4)) range = {align_down(range.offset, 4096), 4096};
-    changes_.push_back(Change{range.shifted(shown.start),
-                              std::string(range.length, static_cast<char>(1 + changes_.size())),
-                              ++time_});
-    Change& mine = changes_.back();
+    test::History::Change& mine = history_.begin(range.shifted(shown.start));
     graph::ZeroFlags zeroes;
     zeroes.fua = chance(6);
     zeroes.may_unmap = chance(2);
@@ -109,7 +93,7 @@ class Trial {
       done = co_await shown.view->discard(range, flags);
     }
     if (!done || !mine.certain) co_return;
-    mine.ended = ++time_;
+    history_.end(mine);
     mine.durable = flags.fua || shown.name == "write-through";
   }
 
@@ -117,7 +101,7 @@ class Trial {
     const std::vector<std::byte> content = disk_.content("disk");
     std::uint64_t least = start_size;
     std::uint64_t end = start_size;
-    for (const Change& each : changes_) {
+    for (const test::History::Change& each : history_.changes()) {
       if (each.durable && each.certain) least = std::max(least, each.range.end());
       end = std::max(end, each.range.end());
     }
@@ -125,30 +109,14 @@ class Trial {
     for (std::uint64_t at = 0; at < content.size(); ++at) {
       if (at == busy_size + 8 * KiB) at = start_size - 4 * KiB;  // nothing happens between
       const auto found = static_cast<char>(content[at]);
-      ASSERT_TRUE(may_be(at, found)) << "byte " << at << " is " << int{found};
+      const char first = at < start_size ? static_cast<char>(initial) : '\0';
+      ASSERT_TRUE(history_.may_be(at, found, first)) << "byte " << at << " is " << int{found};
     }
   }
-  bool may_be(std::uint64_t at, char found) const {
-    std::uint64_t settled = 0;  // what ended before this began is gone
-    for (const Change& each : changes_) {
-      if (covers(each, at) && each.durable) settled = std::max(settled, each.begun);
-    }
-    const char first = at < start_size ? static_cast<char>(initial) : '\0';
-    if (settled == 0 && found == first) return true;
-    return std::ranges::any_of(changes_, [&](const Change& each) {
-      return covers(each, at) && each.ended >= settled &&
-             each.data[at - each.range.offset] == found;
-    });
-  }
-  static bool covers(const Change& each, std::uint64_t at) {
-    return each.range.offset <= at && at < each.range.end();
-  }
-
   sim::Disk disk_;
   sim::World world_;
   std::unique_ptr<test::ImageStack> stack_;
-  std::deque<Change> changes_;
-  std::uint64_t time_ = 0;
+  test::History history_;
   Gate gate_;
 };
 

@@ -51,6 +51,12 @@ TEST(Differences, NameKeysNodesAndExports) {
   EXPECT_THAT(between(node, ""), ElementsAre("nodes.m"));
 }
 
+TEST(Differences, SeeAnotherControlSocket) {
+  EXPECT_THAT(between("", "[server]\ncontrol = 'unix:c'\n"), ElementsAre("control"));
+  EXPECT_THAT(between("[server]\ncontrol = 'unix:c'\n", "[server]\ncontrol = 'unix:d'\n"),
+              ElementsAre("control"));
+}
+
 TEST(Differences, SeeTheModeOfASocketAndNamesWithDots) {
   EXPECT_THAT(between("[server]\nlisten = 'unix:s'\n",
                       "[server]\nlisten = { unix = 's', mode = '0600' }\n"),

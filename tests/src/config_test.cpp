@@ -95,6 +95,31 @@ TEST(Config, TakesOneAddressWithoutAList) {
   EXPECT_EQ(config->listen.at(0).position.prefix(), "conf/a.toml:2:1: ");
 }
 
+TEST(Config, TakesAControlSocketThatOnlyItsOwnerReaches) {
+  const auto none = read("");
+  const auto config = read("[server]\ncontrol = 'unix:c.sock'\n");
+
+  ASSERT_TRUE(config && none);
+  EXPECT_FALSE(none->control);
+  EXPECT_EQ(config->control->address.text(), "unix:conf/c.sock");
+  EXPECT_EQ(config->control->file.mode, 0600u);
+}
+
+TEST(Config, RefusesAControlSocketThatIsNone) {
+  const auto said = [](const std::string& value) {
+    return complaint("[server]\ncontrol = " + value + "\n");
+  };
+  EXPECT_EQ(said("'tcp:127.0.0.1:4444'"),
+            "conf/a.toml:2:1: 'control': tcp:127.0.0.1:4444 is no socket with a file: expected "
+            "\"unix:PATH\"");
+  EXPECT_EQ(said("'systemd'"),
+            "conf/a.toml:2:1: 'control': systemd is no socket with a file: expected \"unix:PATH\"");
+  EXPECT_EQ(said("7"), "conf/a.toml:2:1: 'control': expected a string, not an integer");
+  EXPECT_EQ(said("['unix:s']"), "conf/a.toml:2:1: 'control': expected a string, not a list");
+  EXPECT_NE(said("'unix:" + std::string(200, 'p') + "'"), "");
+  EXPECT_NE(said("'c.sock'"), "");
+}
+
 TEST(Config, TakesEveryKeyOfAnExport) {
   const auto config = read(
       "[nodes.m]\ndriver = 'memory'\n[exports.'']\nnode = 'm'\n"

@@ -21,7 +21,7 @@ def words_and_status(tap):
         expect("exit status", result.returncode, 0)
     with tap.fact("help lists the commands, and explains each"):
         text = gantry("help").stdout
-        for command in ("serve", "export", "create", "check", "graph"):
+        for command in ("serve", "export", "create", "check", "graph", "ctl"):
             assert re.search(rf"^  {command}\b", text, re.M), text
             for words in (("help", command), (command, "--help")):
                 result = gantry(*words)
@@ -34,14 +34,16 @@ def words_and_status(tap):
                   ["serve", "--nonsense", "a"], ["export", "x", "--size", "1X"],
                   ["export", "x", "--offset", "-1"], ["export", "x", "--listen", "10809"],
                   ["export", "x", "--max-connections", "0"], ["export", "x", "--format", "nonsense"],
-                  ["export", "x", "--description", "d" * 4097], ["help", "nonsense"]):
+                  ["export", "x", "--description", "d" * 4097], ["help", "nonsense"], ["ctl"],
+                  ["ctl", "s"], ["ctl", "s", "quit", "[1]"], ["ctl", "s", "quit", "{"], ["ctl", "s" * 200, "quit"],
+                  ["ctl", "s", "quit", "{}", "more"]):
         with tap.fact(f"wrong use ends with status 2: {' '.join(words)[:40] or '(nothing)'}"):
             result = gantry(*words)
             expect("exit status", result.returncode, 2)
             expect("stdout", result.stdout, "")
             assert result.stderr
     with tap.fact("--format names the formats there are"):
-        assert "known are: raw" in gantry("export", "x", "--format", "nonsense").stderr
+        assert "known are: qcow2, raw" in gantry("export", "x", "--format", "nonsense").stderr
 
 
 BAD = {

@@ -20,9 +20,10 @@ using graph::ViewOptions;
 
 namespace {
 
-constexpr std::array drivers{&graph::memory_driver,       &graph::null_co_driver,
-                             &formats::raw_driver,        &graph::blkdebug_driver,
-                             &graph::blklogwrites_driver, &pass_driver};
+constexpr std::array drivers{
+    &graph::memory_driver, &graph::null_co_driver,  &formats::qcow2_driver,
+    &formats::raw_driver,  &graph::blkdebug_driver, &graph::blklogwrites_driver,
+    &pass_driver};
 
 }  // namespace
 

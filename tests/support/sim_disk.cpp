@@ -480,6 +480,10 @@ class SimFile final : public EngineFile {
                                   Durability durability) {
     if (flags_.access == FileAccess::read_only) return fault(EBADF);
     std::size_t wanted = maybe_short(data.size());
+    if (disk_.traits.whole_sectors && wanted < data.size()) {
+      const std::uint64_t end = align_down(offset + wanted, sector_size);
+      wanted = end > offset ? end - offset : data.size();
+    }
     if (inode_->kind == FileKind::block_device) {
       if (offset >= inode_->size) return fault(ENOSPC);
       wanted = std::min<std::uint64_t>(wanted, inode_->size - offset);

@@ -46,6 +46,9 @@ struct DiskTraits {
   bool knows_locks = true;
   bool discards = true;        // devices: BLKDISCARD
   bool zeroes_quickly = true;  // devices: FileStatus::zeroes_quickly
+  // A call that is cut short ends between two sectors, as the medium's own writes do: what formats
+  // rely on. Off: anywhere.
+  bool whole_sectors = false;
   std::uint32_t direct_alignment = 512;
   std::uint64_t capacity = std::numeric_limits<std::uint64_t>::max();  // bytes, in blocks of 4096
 };

@@ -18,10 +18,10 @@
 namespace test {
 namespace {
 
-constexpr std::array drivers{&graph::file_driver,        &graph::host_device_driver,
-                             &graph::memory_driver,      &graph::null_co_driver,
-                             &formats::raw_driver,       &graph::blkdebug_driver,
-                             &graph::blklogwrites_driver};
+constexpr std::array drivers{&graph::file_driver,     &graph::host_device_driver,
+                             &graph::memory_driver,   &graph::null_co_driver,
+                             &formats::qcow2_driver,  &formats::raw_driver,
+                             &graph::blkdebug_driver, &graph::blklogwrites_driver};
 
 // A failure says where it is wrong, or it helps nobody.
 template <class T>

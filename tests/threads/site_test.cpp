@@ -158,6 +158,30 @@ Task<int> live(Worker& front, Site& site, std::size_t exports, std::size_t& good
   co_return 0;
 }
 
+Task<std::size_t> nodes_of(Cell& cell) { co_return cell.graph().nodes().size(); }
+
+// Visits all cells in turn until the site closes.
+asio::awaitable<void> keep_visiting(Site& site, std::size_t& visits) {
+  while (true) {
+    for (const auto& cell : site.cells()) {
+      const auto nodes = co_await site.visit(*cell, nodes_of(*cell));
+      if (!nodes) co_return;
+      if (*nodes == 2) ++visits;  // it is open
+    }
+  }
+}
+
+Task<int> live_with_visitors(Worker& front, Site& site, std::size_t exports, std::size_t& good,
+                             std::size_t& visits) {
+  Gate visitors;
+  for (int i = 0; i < 3; ++i) {
+    spawn(front.home().executor, visitors.enter_anyway(), keep_visiting(site, visits));
+  }
+  auto lived = co_await live(front, site, exports, good);
+  co_await visitors.drained();
+  co_return lived;
+}
+
 // One client stays with an export; another one comes to one that lives on the same worker.
 Task<int> move(Worker& front, Site& site, bool& good) {
   CO_CHECK(co_await site.open());
@@ -334,6 +358,34 @@ TEST_P(ManyWorkers, ForgetNobodyWhileGraphsMove) {
   EXPECT_EQ(served, storm_clients * storm_visits);
   EXPECT_GT(log.moves.load(), 0U);
   EXPECT_EQ(memory.used(), 0U);
+}
+
+TEST_P(ManyWorkers, AreVisitedWhileClientsComeAndGraphsMove) {
+  constexpr std::size_t exports = 3;
+  test::TempDir folder;
+  const auto root = parse_toml(config_of(make_files(folder, exports)), "a.toml");
+  ASSERT_TRUE(root);
+  const auto config = read_config(*root, drivers);
+  ASSERT_TRUE(config) << config.error().message;
+  const std::unique_ptr<Log> log = stderr_log(LogLevel::error);
+  auto front = Worker::create(*log, GetParam());
+  if (!front) GTEST_SKIP() << front.error().message;
+  MemoryAccount memory(64 * MiB);
+  std::size_t good = 0;
+  std::size_t visits = 0;
+  {
+    auto crew = Crew::create(2, GetParam(), *log, memory);
+    ASSERT_TRUE(crew) << crew.error().message;
+    Site site((*front)->home(), (*crew)->homes(), *config, drivers);
+
+    const Result<int> status =
+        (*front)->run(live_with_visitors(**front, site, exports, good, visits));
+
+    EXPECT_TRUE(status) << status.error().message;
+  }
+
+  EXPECT_EQ(good, 2 * exports * connections_per_export);
+  EXPECT_GT(visits, 10U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, ManyWorkers,

@@ -1,0 +1,153 @@
+#include "formats/qcow2/image.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace formats::qcow2 {
+namespace {
+
+constexpr std::size_t slice_max = 4096;
+
+EntryRules rules_of(const Header& header) {
+  EntryRules rules;
+  rules.geometry = header.geometry;
+  rules.zero_flag = header.version >= 3;
+  rules.external_data = header.has_data_file();
+  return rules;
+}
+
+// As much as all L2 tables of the disk are, if that is less.
+std::size_t l2_cache_bytes(const Header& header, const ImageOptions& options) {
+  const std::uint64_t all = header.geometry.l1_entries(header.size) << header.geometry.cluster_bits;
+  return static_cast<std::size_t>(std::min<std::uint64_t>(options.l2_cache, all));
+}
+
+}  // namespace
+
+Image::Image(graph::Node& node, std::string name, Home& home, ImageEdges edges, Header header,
+             std::vector<std::byte> first_sector, ImageOptions options)
+    : node_(node),
+      home_(&home),
+      edges_(edges),
+      header_(std::move(header)),
+      first_sector_(std::move(first_sector)),
+      options_(options),
+      health_(std::move(name), home.log),
+      rules_(rules_of(header_)),
+      metadata_(header_.geometry.cluster_bits),
+      refcounts_(*edges.file, header_.geometry, health_, metadata_, options.refcount_cache),
+      l2_cache_(*edges.file, std::min<std::size_t>(header_.cluster_size(), slice_max),
+                l2_cache_bytes(header_, options), graph::DebugEvent::l2_load,
+                graph::DebugEvent::l2_update),
+      active_(l2_cache_, health_, rules_),
+      compressed_(header_.cluster_size()) {
+  enter_worker(home);
+  if (options.lazy_refcounts && header_.version >= 3) {
+    header_.compatible_features &= ~compatible::lazy_refcounts;
+    if (*options.lazy_refcounts) header_.compatible_features |= compatible::lazy_refcounts;
+  }
+}
+
+Image::~Image() = default;
+
+void Image::leave_worker() { helpers_.reset(); }
+
+void Image::enter_worker(Home& home) {
+  home_ = &home;
+  helpers_.emplace(home.helpers.shares());
+}
+
+Task<> Image::open() {
+  const Geometry& geometry = header_.geometry;
+  CO_CHECK(co_await refcounts_.open(header_));
+  CO_TRY(L1Table l1,
+         co_await read_l1(*edges_.file, health_, header_.l1_table_offset, header_.l1_size));
+  active_.set_table(std::move(l1));
+  metadata_.add({0, geometry.cluster_size()});
+  metadata_.add({header_.l1_table_offset, std::uint64_t{header_.l1_size} * 8});
+  metadata_.add({refcounts_.table_offset(), refcounts_.table_clusters() << geometry.cluster_bits});
+  for (const std::uint64_t block : refcounts_.table()) {
+    if (block != 0) metadata_.add({align_down(block, 512), geometry.cluster_size()});
+  }
+  for (std::uint64_t i = 0; i < active_.entries(); ++i) {
+    const std::uint64_t table = active_.entry(i) & offset_mask;
+    if (table != 0) metadata_.add({table, geometry.cluster_size()});
+  }
+  CO_CHECK(co_await load_snapshots());
+  if (header_.luks) metadata_.add({header_.luks->offset, header_.luks->length});
+  if (header_.bitmaps) {
+    metadata_.add({header_.bitmaps->directory_offset, header_.bitmaps->directory_size});
+  }
+  co_return ok;
+}
+
+Mapping Image::mapping_of(L1Table l1) { return {l2_cache_, health_, rules_, std::move(l1)}; }
+
+// H-9
+Result<> Image::check_writable() const {
+  if (header_.is(incompatible::corrupt)) {
+    return std::unexpected(health_.fault(
+        Errc::permission_denied,
+        "the image is marked corrupt and may only be read; see gantry check --repair all"));
+  }
+  return ok;
+}
+
+Task<> Image::write_header() {
+  patch_header(first_sector_, header_);
+  const ConstBuffers list{std::span<const std::byte>(first_sector_)};
+  co_return co_await edges_.file->write(0, list);
+}
+
+// What an image says of itself before it is changed for the first time (H-8).
+Task<> Image::first_write() {
+  while (first_write_runs_) co_await first_write_ended_.wait();
+  if (writing_) co_return ok;
+  first_write_runs_ = true;
+  Result<> done = ok;
+  const std::uint64_t unknown = header_.autoclear_features & ~autoclear::known;
+  if (unknown != 0) {
+    header_.autoclear_features &= ~unknown;
+    done = co_await write_header();
+    if (done) done = co_await edges_.file->flush();
+    if (!done) header_.autoclear_features |= unknown;
+  }
+  writing_ = done.has_value();
+  first_write_runs_ = false;
+  first_write_ended_.notify_all();
+  co_return done;
+}
+
+// Best effort: whatever it says, the node fails from now on.
+Task<> Image::mark_corrupt() {
+  health_.set_marked();
+  if (header_.version < 3 || header_.is(incompatible::corrupt)) co_return ok;
+  header_.incompatible_features |= incompatible::corrupt;
+  CO_CHECK(co_await write_header());
+  co_return co_await edges_.file->flush();
+}
+
+Task<> Image::tell(Task<> work) {
+  Result<> done = co_await std::move(work);
+  if (!done && health_.wants_marking()) (void)co_await mark_corrupt();
+  co_return done;
+}
+
+// Each round makes room for what the one before set free.
+Task<> Image::finish_writing() {
+  if (!writing_) co_return ok;
+  CO_CHECK(co_await settle());
+  if (refcounts_.dirty()) CO_CHECK(co_await node_.flushes().flush(node_, graph::FlushDepth::disk));
+  if (header_.is(incompatible::dirty)) {
+    refcounts_.freeze();
+    CO_CHECK(co_await write_refcounts());
+    CO_CHECK(co_await edges_.file->flush());
+    header_.incompatible_features &= ~incompatible::dirty;
+    CO_CHECK(co_await write_header());
+    CO_CHECK(co_await edges_.file->flush());
+  }
+  writing_ = false;
+  co_return ok;
+}
+
+}  // namespace formats::qcow2
