@@ -38,7 +38,9 @@ Task<> apply_snapshot(Node& node, std::string wanted) {
         Errc::busy, node.name(), 0,
         node.name() + ": is in use by " + view->describe() + ", which would see its disk change"));
   }
-  co_return co_await node.apply_snapshot(std::move(wanted));
+  Result<> applied = co_await node.apply_snapshot(std::move(wanted));
+  node.bitmaps().mark({0, node.size()});  // B-1: no request has brought what is there now
+  co_return applied;
 }
 
 }  // namespace graph

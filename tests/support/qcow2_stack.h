@@ -39,6 +39,8 @@ class Qcow2Stack {
   Result<> write(std::uint64_t offset, std::string_view data, graph::WriteFlags flags = {});
   Result<> zero(Range range, graph::ZeroFlags flags = {});
   Result<> discard(Range range) { return world_.run(view_->discard(range)); }
+  // The view is attached anew.
+  Result<> resize(std::uint64_t size);
   // A snapshot becomes the disk; the view is attached anew.
   Result<> apply(const std::string& snapshot);
   Result<> flush() { return world_.run(view_->flush()); }
@@ -47,6 +49,7 @@ class Qcow2Stack {
   Task<> build(const std::string& path, Mode mode, Caching caching, const Keys& keys);
   Task<> end();
   Task<> show(Mode mode);
+  Task<> resize_detached(std::uint64_t size);
   Task<> apply_detached(std::string snapshot);
   sim::World& world_;
   graph::Graph graph_;
