@@ -61,6 +61,10 @@ std::string config_help(Drivers drivers) {
                                  "\": " + std::string(driver->help),
                              driver->options);
   }
+  text +=
+      "\nA node with the driver qcow2 may have a table `create`: then the image is made if there "
+      "is "
+      "no file.\nIts keys are those of `gantry create -o`.\n";
   return text;
 }
 
