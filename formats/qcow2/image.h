@@ -108,6 +108,10 @@ class Image {
   Task<graph::Port> take_snapshot(std::string name);
   Task<graph::Port> delete_snapshot(std::string wanted);
   Task<> apply_snapshot(std::string wanted);
+  // Whoever changes tables as a whole goes alone.
+  asio::awaitable<graph::RequestTracker::Claim> go_alone() {
+    return upheavals_.claim({0, 1}, graph::RequestTracker::Hold::exclusive);
+  }
 
   // Two halves of a flush, see flush.cpp.
   Task<> flush_to_children();
@@ -121,6 +125,7 @@ class Image {
   Task<> begin_writing() { return writing_ ? succeeded() : first_write(); }
   Task<> first_write();
   Task<> write_header();
+  Task<> say_clean();
   Task<> mark_corrupt();
   Task<> tell(Task<> work);  // its result; the image is marked if it turned out to be corrupt
   graph::Extent extent_of(const Run& run, std::uint64_t guest);
@@ -238,7 +243,7 @@ class Image {
   bool writing_ = false;
   bool first_write_runs_ = false;
   WaitQueue first_write_ended_;
-  bool relieving_ = false;
+  graph::RequestTracker upheavals_;  // one change of the image's tables at a time
 
   std::deque<Freed> frees_;
   std::uint64_t generation_ = 1;  // of frees: counts flushes begun

@@ -32,6 +32,7 @@ Task<> Image::resize_checked(std::uint64_t new_size) {
         health_.fault(Errc::not_supported, "a version 2 image with snapshots can't be resized"));
   }
   CO_CHECK(co_await begin_writing());
+  const auto alone = co_await go_alone();
   const auto claim = co_await changes_.claim(everything, Hold::exclusive);
   CO_CHECK(co_await settle());
   if (new_size < size()) co_return co_await shrink(new_size);
