@@ -5,8 +5,8 @@
 #include <cstdio>
 
 #include "formats/qcow2/check.h"
+#include "graph/base/json.h"
 #include "src/image_format.h"
-#include "src/json.h"
 #include "src/one_file.h"
 #include "src/progress.h"
 
@@ -29,7 +29,7 @@ int status_of(const CheckReport& report) {
 }
 
 std::string json_of(const CheckReport& report, const std::string& image) {
-  Json json = Json::object();
+  Json json{JsonObject()};
   json.set("filename", image);
   json.set("format", "qcow2");
   json.set("check-errors", report.check_errors);
@@ -45,7 +45,7 @@ std::string json_of(const CheckReport& report, const std::string& image) {
   set_if_any("allocated-clusters", report.allocated_clusters);
   set_if_any("fragmented-clusters", report.fragmented_clusters);
   set_if_any("compressed-clusters", report.compressed_clusters);
-  return json.text() + "\n";
+  return to_text(json) + "\n";
 }
 
 std::string text_of(const CheckReport& report) {

@@ -61,6 +61,10 @@ std::string config_help(Drivers drivers) {
                                  "\": " + std::string(driver->help),
                              driver->options);
   }
+  text +=
+      "\nA node with the driver qcow2 may have a table `create`: then the image is made if there "
+      "is "
+      "no file.\nIts keys are those of `gantry create -o`.\n";
   return text;
 }
 
@@ -88,6 +92,7 @@ struct Parsed {
   ExportCommand exported;
   CreateCommand create;
   CheckCommand check;
+  InfoCommand info;
   std::string repair;
   std::string io_engine = "auto";
   std::string offset = "0";
@@ -206,6 +211,14 @@ void describe_check(CLI::App& command, Parsed& parsed) {
   command.footer("Exit status: 0 clean, 1 it could not be checked, 2 corrupt, 3 leaks.");
 }
 
+void describe_info(CLI::App& command, InfoCommand& info, Drivers drivers) {
+  command.add_option("IMAGE", info.image, "file or block device")->required();
+  command.add_option("--format", info.format, "of the image; else what it looks like")
+      ->check(CLI::IsMember(format_names(drivers)));
+  command.add_flag("--backing-chain", info.backing_chain, "the images below it, too");
+  command.add_flag("--json", info.json, "as JSON, with qemu-img's keys");
+}
+
 int explain(const CLI::App& app, const std::string& topic) {
   if (topic.empty()) {
     // not app.help(): that explains the command that was typed, `help`
@@ -243,6 +256,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
       *app.add_subcommand("serve", "Runs the exports of a TOML file until SIGTERM or Ctrl-C");
   CLI::App& exported = *app.add_subcommand("export", "Serves one image, without a file");
   CLI::App& create = *app.add_subcommand("create", "Makes an image");
+  CLI::App& info = *app.add_subcommand("info", "Tells what an image is");
   CLI::App& check =
       *app.add_subcommand("check", "Looks for contradictions in an image, and repairs them");
   CLI::App& graph = *app.add_subcommand("graph", "Prints the graph of a TOML file as Graphviz dot");
@@ -253,6 +267,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   describe_ctl(ctl, parsed);
   describe_create(create, parsed.create);
   describe_check(check, parsed);
+  describe_info(info, parsed.info, drivers);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
   help.add_option("COMMAND", parsed.help_topic, "one of the above");
   try {
@@ -270,6 +285,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
                       *control_arguments(parsed.control_arguments)};
   }
   if (create.parsed()) return parsed.create;
+  if (info.parsed()) return parsed.info;
   if (check.parsed()) {
     using formats::qcow2::Repair;
     if (!parsed.repair.empty()) {

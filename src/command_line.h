@@ -55,8 +55,14 @@ struct CheckCommand {
   formats::qcow2::Repair repair = formats::qcow2::Repair::none;
   bool json = false;
 };
+struct InfoCommand {
+  std::string image;
+  std::string format;  // "": what it looks like
+  bool backing_chain = false;
+  bool json = false;
+};
 using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand,
-                             CreateCommand, CheckCommand>;
+                             CreateCommand, CheckCommand, InfoCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

@@ -15,6 +15,7 @@
 #include "src/create.h"
 #include "src/daemon.h"
 #include "src/image_format.h"
+#include "src/image_info.h"
 #include "src/signals.h"
 #include "src/worker.h"
 
@@ -92,6 +93,7 @@ int run_tool(const C& command, Task<int> (*body)(app::Worker&, const C&, app::Dr
 }
 
 int run(const app::CreateCommand& command) { return run_tool(command, app::create_image); }
+int run(const app::InfoCommand& command) { return run_tool(command, app::print_info); }
 int run(const app::CheckCommand& command) { return run_tool(command, app::check_image); }
 
 }  // namespace
