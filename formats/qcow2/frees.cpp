@@ -91,6 +91,19 @@ bool Image::passes_discard(FreedBy by) const {
   return false;
 }
 
+// A table whose last reference goes is no metadata any more.
+asio::awaitable<void> Image::forget_tables(Range host) {
+  const std::uint64_t unit = geometry().cluster_size();
+  for (std::uint64_t at = host.offset; at < host.end(); at += unit) {
+    const Range cluster{at, unit};
+    if (!metadata_.hits(cluster)) continue;
+    const Result<std::uint64_t> count = co_await refcounts_.get(at);
+    if (!count || *count != 1) continue;
+    metadata_.remove(cluster);
+    l2_cache_.drop(cluster);
+  }
+}
+
 asio::awaitable<void> Image::reap() {
   while (!frees_.empty() && frees_.front().generation <= durable_generation_) {
     co_await epochs_.over(frees_.front().epoch);
@@ -102,6 +115,7 @@ asio::awaitable<void> Image::reap() {
         compressed_.forget(freed.host);
         leave_packed(freed.host);
         if (passes_discard(freed.by)) co_await give_back(freed.host);
+        co_await forget_tables(freed.host);
         (void)co_await refcounts_.decrease(freed.host);  // a failure leaves it leaked
       }
     }

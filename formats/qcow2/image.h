@@ -231,6 +231,7 @@ class Image {
   void free_cluster(const Cluster& cluster, FreedBy by);
   bool passes_discard(FreedBy by) const;
   asio::awaitable<void> give_back(Range host);
+  asio::awaitable<void> forget_tables(Range host);
   asio::awaitable<void> keep_data(Range host);
   asio::awaitable<void> give_back_data(const Freed& freed);
   asio::awaitable<void> reap();
