@@ -115,6 +115,100 @@ TEST_F(Qcow2Write, BeforeThereIsNoSpaceWhatWasFreedIsUsed) {
   EXPECT_EQ(*found, std::string(14 * unit, 'a'));
 }
 
+// QR-6: the file's own calls tell whether a cluster was used again too early.
+class Qcow2Reuse : public testing::Test, protected test::Bench {
+ protected:
+  static constexpr std::uint64_t unit = 4096;
+  Qcow2Reuse() {
+    test::Qcow2Shape shape;
+    shape.geometry.cluster_bits = 12;
+    shape.size = 64 * unit;
+    const std::vector<std::byte> image = test::empty_qcow2(shape);
+    file_ = &disk("file", std::string(reinterpret_cast<const char*>(image.data()), image.size()));
+    view_ = &writer(add("image", {{"driver", "qcow2"}, {"file", "file"}}));
+    EXPECT_OK(write(*view_, 0, std::string(unit, 'a')));
+    EXPECT_OK(flush(*view_));
+    host_ = file_->content.find(std::string(unit, 'a'));
+    file_->script.take();
+  }
+  std::string call(const char* what) const {
+    return std::string(what) + " " + std::to_string(host_) + "+";
+  }
+  // The cluster goes, and others are wanted.
+  void discard_and_allocate() {
+    EXPECT_OK(discard(*view_, {0, unit}));
+    EXPECT_OK(flush(*view_));
+    settle();
+    for (std::uint64_t i = 10; i < 14; ++i) {
+      later_.push_back(start_write(*view_, i * unit, std::string(unit, 'c')));
+    }
+    settle();
+  }
+  void let_go() {
+    file_->script.release();
+    settle();
+    for (const auto& each : later_) EXPECT_TRUE(each->succeeded());
+    EXPECT_OK(flush(*view_));
+    settle();
+    const auto found = read(*view_, {10 * unit, 4 * unit});
+    ASSERT_OK(found);
+    EXPECT_EQ(*found, std::string(4 * unit, 'c'));
+  }
+
+  test::Disk* file_ = nullptr;
+  test::View* view_ = nullptr;
+  std::uint64_t host_ = 0;
+  std::vector<std::shared_ptr<test::Started<>>> later_;
+};
+
+TEST_F(Qcow2Reuse, QR6_AClusterThatIsStillBeingWrittenIsNotUsedAgain) {
+  file_->script.hold(call("write"));
+  const auto slow = start_write(*view_, 0, std::string(unit, 'b'));
+  settle();
+  ASSERT_EQ(file_->script.waiting(), 1U);
+
+  discard_and_allocate();
+
+  EXPECT_EQ(file_->script.count(call("write")), 1U);
+  EXPECT_EQ(file_->script.count(call("discard")), 0U);
+  let_go();
+  EXPECT_TRUE(slow->succeeded());
+}
+
+TEST_F(Qcow2Reuse, QR6_AClusterThatIsStillBeingReadIsNotUsedAgain) {
+  file_->script.hold(call("read"));
+  const auto slow = start_read(*view_, {0, unit});
+  settle();
+  ASSERT_EQ(file_->script.waiting(), 1U);
+
+  discard_and_allocate();
+
+  EXPECT_EQ(file_->script.count(call("write")), 0U);
+  EXPECT_EQ(file_->script.count(call("discard")), 0U);
+  let_go();
+  EXPECT_TRUE(slow->succeeded());
+}
+
+TEST_F(Qcow2Reuse, QR6_AClusterWhosePunchIsUnderWayIsNotUsedAgain) {
+  file_->script.hold(call("discard"));
+
+  discard_and_allocate();
+
+  EXPECT_EQ(file_->script.count(call("discard")), 1U);
+  EXPECT_EQ(file_->script.count(call("write")), 0U);
+  let_go();
+}
+
+TEST_F(Qcow2Reuse, QR6_AClusterIsNotUsedAgainBeforeItsLossIsDurable) {
+  EXPECT_OK(discard(*view_, {0, unit}));
+  EXPECT_OK(write(*view_, 10 * unit, std::string(unit, 'c')));
+  EXPECT_EQ(file_->script.count(call("write")), 0U);
+  EXPECT_OK(flush(*view_));
+  settle();
+  EXPECT_OK(write(*view_, 20 * unit, std::string(unit, 'd')));
+  EXPECT_EQ(file_->script.count(call("write")), 1U);
+}
+
 // As a snapshot leaves it whose deletion the power cut short.
 TEST_F(Qcow2Write, ATableThatIsCopiedWithoutNeedIsFreeAfterwards) {
   make();
