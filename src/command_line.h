@@ -48,8 +48,16 @@ struct CreateCommand {
   std::string size;                  // as typed; "": it is among the options
   bool force = false;                // a file that is there loses what it holds
 };
-using Command =
-    std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand, CreateCommand>;
+struct BitmapCommand {
+  enum class Action : std::uint8_t { list, add, remove, clear, enable, disable };
+  Action action = Action::list;
+  std::string image;
+  std::string name;                          // "": with list
+  std::optional<std::uint64_t> granularity;  // bytes; with add
+  bool json = false;                         // with list
+};
+using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand,
+                             CreateCommand, BitmapCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);
