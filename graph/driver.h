@@ -35,6 +35,9 @@ class OpenContext final : public Parent {
   // The same for a child that the image names rather than the options: `described` as a person
   // would, and held under `key`. It is only read, and inherits what an inline one would.
   Task<Edge> attach_described(std::string_view key, Role role, const Options& described);
+  // More rights than to read, for what has to be done before the node is part of the graph.
+  // Errors: busy (permissions), read_only.
+  Task<> take(Edge& edge, Access access);
   // An edge to a node that is there already.
   Task<Edge> hold(std::string_view key, Role role, std::shared_ptr<Node> node);
   // `error` with the position of `key` in front.

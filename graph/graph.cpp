@@ -125,6 +125,12 @@ Task<Edge> OpenContext::attach_described(std::string_view key, Role role,
   co_return co_await hold(key, role, std::move(node));
 }
 
+Task<> OpenContext::take(Edge& edge, Access access) {
+  Transaction rights(graph_);
+  rights.set_access(edge, access);
+  co_return co_await rights.commit();
+}
+
 Task<Edge> OpenContext::hold(std::string_view key, Role role, std::shared_ptr<Node> node) {
   attached_.push_back(node);
   Edge edge(std::string(key), role, std::move(node));

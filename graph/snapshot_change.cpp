@@ -1,6 +1,5 @@
 #include "graph/snapshot_change.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace graph {
@@ -17,11 +16,6 @@ Result<> check_writable(const Node& node) {
 Task<Port> take_snapshot(Node& node, std::string name) {
   CO_CHECK(check_writable(node));
   const DrainedSection still = co_await DrainedSection::begin(node);
-  const std::vector<Port> ports = node.ports();
-  if (std::ranges::find(ports, name, &Port::name) != ports.end()) {
-    co_return std::unexpected(Error(Errc::invalid_argument, node.name(), 0,
-                                    node.name() + ": there is a snapshot '" + name + "' already"));
-  }
   co_return co_await node.take_snapshot(std::move(name));
 }
 
@@ -38,7 +32,9 @@ Task<> apply_snapshot(Node& node, std::string wanted) {
         Errc::busy, node.name(), 0,
         node.name() + ": is in use by " + view->describe() + ", which would see its disk change"));
   }
-  co_return co_await node.apply_snapshot(std::move(wanted));
+  Result<> applied = co_await node.apply_snapshot(std::move(wanted));
+  node.bitmaps().mark({0, node.size()});  // B-1: no request has brought what is there now
+  co_return applied;
 }
 
 }  // namespace graph

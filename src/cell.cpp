@@ -2,6 +2,8 @@
 
 #include <cassert>
 
+#include "src/create.h"
+
 namespace app {
 namespace {
 
@@ -12,7 +14,7 @@ std::string user_of(const std::string& export_name) {
 }  // namespace
 
 Cell::Cell(Home& home, Part part, nbd::ServerOptions options, Drivers drivers)
-    : part_(std::move(part)), graph_(home, drivers), server_(home, options) {}
+    : part_(std::move(part)), drivers_(drivers), graph_(home, drivers), server_(home, options) {}
 
 Task<> Cell::open() {
   Result<> opened = co_await open_all();
@@ -21,6 +23,9 @@ Task<> Cell::open() {
 }
 
 Task<> Cell::open_all() {
+  for (const NodeConfig* node : part_.nodes) {
+    if (node->image) CO_CHECK(co_await make_missing_image(home(), drivers_, *node->image));
+  }
   for (const NodeConfig* node : part_.nodes) {
     auto added = co_await graph_.add(node->name, *node->options);
     if (!added) co_return std::unexpected(std::move(added).error());

@@ -39,6 +39,7 @@ class Cell {
   Task<> close_view(const std::string& user, std::unique_ptr<graph::BlockBackend> view);
 
   const Part part_;
+  const Drivers drivers_;
   graph::Graph graph_;
   nbd::Server server_;
 };

@@ -62,6 +62,10 @@ std::string config_help(Drivers drivers) {
                                  "\": " + std::string(driver->help),
                              driver->options);
   }
+  text +=
+      "\nA node with the driver qcow2 may have a table `create`: then the image is made if there "
+      "is "
+      "no file.\nIts keys are those of `gantry create -o`.\n";
   return text;
 }
 
@@ -90,6 +94,9 @@ struct Parsed {
   CreateCommand create;
   BitmapCommand bitmap;
   std::string granularity;
+  CheckCommand check;
+  InfoCommand info;
+  std::string repair;
   std::string io_engine = "auto";
   std::string offset = "0";
   std::string size;
@@ -232,6 +239,26 @@ void describe_bitmap(CLI::App& command, Parsed& parsed) {
   }
 }
 
+void describe_check(CLI::App& command, Parsed& parsed) {
+  const std::vector<std::string> repairs{"leaks", "all"};
+  const std::vector<std::string> formats{"qcow2", "raw"};
+  command.add_option("IMAGE", parsed.check.image, "file or block device")->required();
+  command.add_option("--format", parsed.check.format, "of the image; else what it looks like")
+      ->check(CLI::IsMember(formats));
+  command.add_option("--repair", parsed.repair, "leaks, which harm no data, or all that can be")
+      ->check(CLI::IsMember(repairs));
+  command.add_flag("--json", parsed.check.json, "the result as JSON, with qemu-img's keys");
+  command.footer("Exit status: 0 clean, 1 it could not be checked, 2 corrupt, 3 leaks.");
+}
+
+void describe_info(CLI::App& command, InfoCommand& info, Drivers drivers) {
+  command.add_option("IMAGE", info.image, "file or block device")->required();
+  command.add_option("--format", info.format, "of the image; else what it looks like")
+      ->check(CLI::IsMember(format_names(drivers)));
+  command.add_flag("--backing-chain", info.backing_chain, "the images below it, too");
+  command.add_flag("--json", info.json, "as JSON, with qemu-img's keys");
+}
+
 int explain(const CLI::App& app, const std::string& topic) {
   if (topic.empty()) {
     // not app.help(): that explains the command that was typed, `help`
@@ -270,6 +297,9 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   CLI::App& exported = *app.add_subcommand("export", "Serves one image, without a file");
   CLI::App& create = *app.add_subcommand("create", "Makes an image");
   CLI::App& bitmap = *app.add_subcommand("bitmap", "The dirty bitmaps that a qcow2 image keeps");
+  CLI::App& info = *app.add_subcommand("info", "Tells what an image is");
+  CLI::App& check =
+      *app.add_subcommand("check", "Looks for contradictions in an image, and repairs them");
   CLI::App& graph = *app.add_subcommand("graph", "Prints the graph of a TOML file as Graphviz dot");
   CLI::App& ctl = *app.add_subcommand("ctl", "Sends one QMP command to a running daemon");
   CLI::App& help = *app.add_subcommand("help", "Says what a command does");
@@ -278,12 +308,16 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   describe_ctl(ctl, parsed);
   describe_create(create, parsed.create);
   describe_bitmap(bitmap, parsed);
+  describe_check(check, parsed);
+  describe_info(info, parsed.info, drivers);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
   help.add_option("COMMAND", parsed.help_topic, "one of the above");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& stop) {
-    return Finished{app.exit(stop) == 0 ? EXIT_SUCCESS : status_wrong_use};
+    if (app.exit(stop) == 0) return Finished{EXIT_SUCCESS};
+    // 2 would mean that the image is corrupt
+    return Finished{check.parsed() ? EXIT_FAILURE : status_wrong_use};
   }
   if (help.parsed()) return Finished{explain(app, parsed.help_topic)};
   if (serve.parsed()) return parsed.serve;
@@ -297,6 +331,14 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
     if (!parsed.granularity.empty())
       parsed.bitmap.granularity = parse_bytes(parsed.granularity).value_or(0);
     return parsed.bitmap;
+  }
+  if (info.parsed()) return parsed.info;
+  if (check.parsed()) {
+    using formats::qcow2::Repair;
+    if (!parsed.repair.empty()) {
+      parsed.check.repair = parsed.repair == "all" ? Repair::all : Repair::leaks;
+    }
+    return parsed.check;
   }
   parsed.exported.offset = parse_bytes(parsed.offset).value_or(0);
   parsed.exported.io_engine = engine_kind_of(parsed.io_engine);

@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "formats/qcow2/check.h"
 #include "graph/base/json.h"
 #include "src/config.h"
 
@@ -56,8 +57,20 @@ struct BitmapCommand {
   std::optional<std::uint64_t> granularity;  // bytes; with add
   bool json = false;                         // with list
 };
+struct CheckCommand {
+  std::string image;
+  std::string format;  // "": what it looks like
+  formats::qcow2::Repair repair = formats::qcow2::Repair::none;
+  bool json = false;
+};
+struct InfoCommand {
+  std::string image;
+  std::string format;  // "": what it looks like
+  bool backing_chain = false;
+  bool json = false;
+};
 using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand,
-                             CreateCommand, BitmapCommand>;
+                             CreateCommand, CheckCommand, InfoCommand, BitmapCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

@@ -179,6 +179,7 @@ class NodeOrder {
 
   Result<> place_named(const OptionValue& reference, const std::string& parent) {
     const std::string& name = *reference.text();
+    if (name.empty()) return ok;  // none: the driver knows whether it can do without
     const auto found = std::ranges::find(names_, name);
     if (found == names_.end()) {
       return refuse(reference.position,
@@ -203,13 +204,19 @@ class NodeOrder {
 
 Result<> read_nodes(const Options& root, Drivers drivers, Config& config) {
   TRY(const auto tables, tables_in(root, "nodes"));
+  const FindNode find = [&tables](std::string_view wanted) -> const Options* {
+    const auto found =
+        std::ranges::find_if(tables, [&](const auto& each) { return each.first == wanted; });
+    return found == tables.end() ? nullptr : &*found->second;
+  };
   std::vector<NodeConfig> nodes;
   for (const auto& [name, options] : tables) {
     if (name.empty()) return refuse(options->position(), "a node needs a name");
-    if (auto known = graph::check_node(name, *options, drivers); !known) {
+    TRY(NodeWithImage split, split_off_image(options, find));
+    if (auto known = graph::check_node(name, *split.options, drivers); !known) {
       return std::unexpected(std::move(known).error());
     }
-    nodes.push_back({name, options});
+    nodes.push_back({name, std::move(split.options), std::move(split.image)});
   }
   TRY(config.nodes, NodeOrder(nodes, drivers).sorted());
   return ok;

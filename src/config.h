@@ -17,6 +17,7 @@
 #include "graph/driver.h"
 #include "src/limits.h"
 #include "src/listen_config.h"
+#include "src/new_image.h"
 
 namespace app {
 
@@ -24,7 +25,8 @@ using Drivers = std::span<const graph::Driver* const>;
 
 struct NodeConfig {
   std::string name;
-  std::shared_ptr<const Options> options;
+  std::shared_ptr<const Options> options;        // for its driver
+  std::optional<NewImage> image = std::nullopt;  // to be made first, if it is not there
 };
 
 struct ExportConfig {

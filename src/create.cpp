@@ -155,6 +155,15 @@ Result<> check_words(const CreateCommand& command, const Words& words) {
   return ok;
 }
 
+// A file that was made for it is gone again when it fails.
+Task<> make(Home& home, Drivers drivers, const CreateCommand& command, const Words& words) {
+  CO_CHECK(check_words(command, words));
+  CO_TRY(const bool is_new, co_await make_file(home, command.image, command));
+  Result<> done = co_await fill(home, drivers, command, words);
+  if (!done && is_new) (void)co_await home.engine.remove(command.image);
+  co_return done;
+}
+
 }  // namespace
 
 std::vector<std::string> creatable_formats() { return {"qcow2", "raw"}; }
@@ -191,13 +200,21 @@ Task<int> create_image(Worker& worker, const CreateCommand& command, Drivers dri
     words.insert(words.end(), more.begin(), more.end());
   }
   if (!command.size.empty()) words.emplace_back("size", command.size);
-  CO_CHECK(check_words(command, words));
-  Home& home = worker.home();
-  CO_TRY(const bool is_new, co_await make_file(home, command.image, command));
-  Result<> done = co_await fill(home, drivers, command, words);
-  if (done) co_return EXIT_SUCCESS;
-  if (is_new) (void)co_await home.engine.remove(command.image);
-  co_return std::unexpected(std::move(done).error());
+  CO_CHECK(co_await make(worker.home(), drivers, command, words));
+  co_return EXIT_SUCCESS;
+}
+
+Task<> make_missing_image(Home& home, Drivers drivers, const NewImage& image) {
+  std::error_code error;
+  if (std::filesystem::exists(image.filename, error)) co_return ok;
+  CreateCommand command;
+  command.image = image.filename;
+  command.format = "qcow2";
+  Result<> done = co_await make(home, drivers, command, image.words);
+  if (!done) {
+    co_return std::unexpected(at_position(image.position, std::move(done).error()));
+  }
+  co_return ok;
 }
 
 }  // namespace app

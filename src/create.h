@@ -17,4 +17,7 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_option_words(std:
 // `force`; one that was not is removed when making the image fails.
 Task<int> create_image(Worker& worker, const CreateCommand& command, Drivers drivers);
 
+// Makes an image where there is no file of its name. Errors: with the position of its key.
+Task<> make_missing_image(Home& home, Drivers drivers, const NewImage& image);
+
 }  // namespace app

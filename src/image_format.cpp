@@ -44,7 +44,8 @@ SysTask<> read_ends(EngineFile& file, Ends& ends) {
 
 }  // namespace
 
-Task<> refuse_other_formats(Home& home, const std::string& image) {
+Task<std::string> format_of_image(Home& home, const std::string& image, std::string told) {
+  if (!told.empty()) co_return std::move(told);
   const auto opened = co_await home.engine.open(image, OpenFlags());
   if (!opened) co_return std::unexpected(error_from_errno(opened.error().number, image));
   Ends ends;
@@ -52,8 +53,12 @@ Task<> refuse_other_formats(Home& home, const std::string& image) {
   const SysResult<> closed = co_await (*opened)->close();
   if (!read) co_return std::unexpected(error_from_errno(read.error().number, image));
   if (!closed) co_return std::unexpected(error_from_errno(closed.error().number, image));
-  const auto format = std::string(probe_format(std::span(ends.head).first(ends.head_size),
-                                               std::span(ends.tail).first(ends.tail_size)));
+  co_return std::string(probe_format(std::span(ends.head).first(ends.head_size),
+                                     std::span(ends.tail).first(ends.tail_size)));
+}
+
+Task<> refuse_other_formats(Home& home, const std::string& image) {
+  CO_TRY(const std::string format, co_await format_of_image(home, image, ""));
   if (format == "raw") co_return ok;
   co_return failure(Errc::invalid_argument,
                     image + " looks like " + format + ": add --format " + format +

@@ -10,11 +10,13 @@
 #include "graph/filter/filter.h"
 #include "graph/protocol/protocol.h"
 #include "src/bitmap.h"
+#include "src/check_image.h"
 #include "src/command_line.h"
 #include "src/control/client.h"
 #include "src/create.h"
 #include "src/daemon.h"
 #include "src/image_format.h"
+#include "src/image_info.h"
 #include "src/signals.h"
 #include "src/worker.h"
 
@@ -93,6 +95,8 @@ int run_tool(const C& command, Task<int> (*body)(app::Worker&, const C&, app::Dr
 
 int run(const app::CreateCommand& command) { return run_tool(command, app::create_image); }
 int run(const app::BitmapCommand& command) { return run_tool(command, app::change_bitmap); }
+int run(const app::InfoCommand& command) { return run_tool(command, app::print_info); }
+int run(const app::CheckCommand& command) { return run_tool(command, app::check_image); }
 
 }  // namespace
 

@@ -85,7 +85,7 @@ class Partition {
       if (child == nullptr) continue;
       if (child->table() != nullptr) {
         find_children(*child->table(), found);
-      } else {
+      } else if (!child->text()->empty()) {
         found.push_back(numbers_.at(*child->text()));
       }
     }

@@ -24,8 +24,10 @@ struct Bitmap {
   std::vector<std::byte> extra_data;  // known to nobody, kept as it is
   bool operator==(const Bitmap&) const = default;
 
-  // Requires: is_usable().
-  std::uint64_t granularity() const { return std::uint64_t{1} << granularity_bits; }
+  // In bytes. Of one that is not usable it means something else, or nothing: then it may be 0.
+  std::uint64_t granularity() const {
+    return granularity_bits < 64 ? std::uint64_t{1} << granularity_bits : 0;
+  }
   bool is_in_use() const { return (flags & bitmap_flag::in_use) != 0; }
   bool is_automatic() const { return (flags & bitmap_flag::automatic) != 0; }
   // False where its type, flags or extra data are not known here: it stays in the image as it is.

@@ -24,7 +24,7 @@ Task<> Image::write_refcounts() {
 // QF-5: while the image says that its counts may be wrong they wait.
 bool Image::may_postpone_refcounts() const {
   return header_.lazy_refcounts() && header_.version >= 3 &&
-         refcounts_.dirty_bytes() <= options_.refcount_cache / 2;
+         refcounts_.dirty_bytes() <= refcounts_.blocks().bytes_max() / 2;
 }
 
 Task<> Image::flush_to_children() {
@@ -40,8 +40,7 @@ Task<> Image::flush_to_children() {
   for (const Range& table : refcounts_.take_left_behind()) free_later(table, FreedBy::other);
 
   if (lazy && mapping_changed && !header_.is(incompatible::dirty)) {
-    header_.incompatible_features |= incompatible::dirty;
-    CO_CHECK(co_await write_header());
+    CO_CHECK(co_await say_dirty());
   }
   if (!lazy) CO_CHECK(co_await write_refcounts());
   if (!mapping_changed) co_return ok;
@@ -61,7 +60,7 @@ void Image::flush_done() {
 
 Task<> Image::relieve() {
   const bool pressed = l2_cache_.dirty_bytes() > l2_cache_.bytes_max() / 2 ||
-                       refcounts_.dirty_bytes() > options_.refcount_cache / 2;
+                       refcounts_.dirty_bytes() > refcounts_.blocks().bytes_max() / 2;
   if (!pressed) co_return ok;
   co_return co_await node_.flushes().flush(node_, graph::FlushDepth::disk);
 }

@@ -18,7 +18,7 @@ void Image::free_later(Range host, FreedBy by) {
       return;
     }
   }
-  frees_.push_back({host, by, epoch, generation_, false});
+  frees_.push_back({host, by, epoch, generation_, false, 0});
 }
 
 void Image::free_cluster(const Cluster& cluster, FreedBy by) {
@@ -28,9 +28,38 @@ void Image::free_cluster(const Cluster& cluster, FreedBy by) {
   } else if (cluster.has_host && edges_.data == edges_.file) {
     free_later({cluster.host, geometry().cluster_size()}, by);
   } else if (cluster.has_host) {
-    frees_.push_back(
-        {{cluster.host, geometry().cluster_size()}, by, epochs_.end(), generation_, true});
+    // there a cluster lies always in the same place: whoever writes it anew wins
+    data_frees_[cluster.host] = ++data_frees_made_;
+    frees_.push_back({{cluster.host, geometry().cluster_size()},
+                      by,
+                      epochs_.end(),
+                      generation_,
+                      true,
+                      data_frees_made_});
   }
+}
+
+// The space of these clusters of the external data file is used again, and stays: who wants to
+// write to them waits for a discard that is under way.
+asio::awaitable<void> Image::keep_data(Range host) {
+  for (std::uint64_t at = host.offset; !data_frees_.empty() && at < host.end();
+       at += geometry().cluster_size()) {
+    data_frees_.erase(at);
+  }
+  while (data_discard_.overlaps(host)) co_await data_discarded_.wait();
+}
+
+asio::awaitable<void> Image::give_back_data(const Freed& freed) {
+  const auto found = data_frees_.find(freed.host.offset);
+  if (found == data_frees_.end() || found->second != freed.serial) co_return;
+  data_frees_.erase(found);
+  const std::uint64_t size = edges_.data->size();
+  if (!passes_discard(freed.by) || freed.host.offset >= size) co_return;
+  data_discard_ = freed.host;
+  const Range there{freed.host.offset, std::min(freed.host.length, size - freed.host.offset)};
+  (void)co_await edges_.data->discard(there);
+  data_discard_ = {};
+  data_discarded_.notify_all();
 }
 
 // Gives the space back where it is the last reference. Errors do not matter: it is only space.
@@ -68,7 +97,7 @@ asio::awaitable<void> Image::reap() {
     const Freed freed = frees_.front();
     if (edges_.file->may(graph::Permission::write)) {
       if (freed.in_data_file) {
-        if (passes_discard(freed.by)) (void)co_await edges_.data->discard(freed.host);
+        co_await give_back_data(freed);
       } else {
         compressed_.forget(freed.host);
         leave_packed(freed.host);

@@ -132,6 +132,26 @@ Task<> Image::tell(Task<> work) {
   co_return done;
 }
 
+// Durable with the next flush of the file.
+Task<> Image::say_dirty() {
+  if (header_.is(incompatible::dirty)) co_return ok;
+  header_.incompatible_features |= incompatible::dirty;
+  Result<> done = co_await write_header();
+  if (!done) header_.incompatible_features &= ~incompatible::dirty;  // so that it is tried again
+  co_return done;
+}
+
+// All counts are on the medium, and the image no longer says that they may be wrong.
+Task<> Image::say_clean() {
+  refcounts_.freeze();
+  CO_CHECK(co_await write_refcounts());
+  CO_CHECK(co_await edges_.file->flush());
+  if (!header_.is(incompatible::dirty)) co_return ok;
+  header_.incompatible_features &= ~incompatible::dirty;
+  CO_CHECK(co_await write_header());
+  co_return co_await edges_.file->flush();
+}
+
 // Each round makes room for what the one before set free.
 Task<> Image::finish_writing() {
   if (!writing_) {
@@ -144,14 +164,7 @@ Task<> Image::finish_writing() {
   Result<> stored = co_await store_bitmaps();
   if (stored) stored = co_await settle();
   if (refcounts_.dirty()) CO_CHECK(co_await node_.flushes().flush(node_, graph::FlushDepth::disk));
-  if (header_.is(incompatible::dirty)) {
-    refcounts_.freeze();
-    CO_CHECK(co_await write_refcounts());
-    CO_CHECK(co_await edges_.file->flush());
-    header_.incompatible_features &= ~incompatible::dirty;
-    CO_CHECK(co_await write_header());
-    CO_CHECK(co_await edges_.file->flush());
-  }
+  if (header_.is(incompatible::dirty)) CO_CHECK(co_await say_clean());
   writing_ = false;
   co_return stored;
 }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "formats/qcow2/bitmaps.h"
@@ -53,6 +54,13 @@ class SnapshotUser {
   // "export 'monday', node 'x'"
   virtual std::string describe_users() const = 0;
 };
+
+// What befell the tables or a child, told as where the guest's bytes are that it befell.
+template <class T>
+Result<T> at_guest(Result<T> done, std::uint64_t guest) {
+  if (!done) done.error().offset = guest;
+  return done;
+}
 
 class Image {
  public:
@@ -111,6 +119,10 @@ class Image {
   Task<graph::Port> take_snapshot(std::string name);
   Task<graph::Port> delete_snapshot(std::string wanted);
   Task<> apply_snapshot(std::string wanted);
+  // Whoever changes tables as a whole goes alone.
+  asio::awaitable<graph::RequestTracker::Claim> go_alone() {
+    return upheavals_.claim({0, 1}, graph::RequestTracker::Hold::exclusive);
+  }
 
   // Persistent bitmaps, see bitmaps.cpp and node.h.
   // Errors: not_supported (version 2), permission_denied (read-only), invalid_argument, no_space.
@@ -130,6 +142,8 @@ class Image {
   Task<> begin_writing() { return writing_ ? succeeded() : first_write(); }
   Task<> first_write();
   Task<> write_header();
+  Task<> say_dirty();
+  Task<> say_clean();
   Task<> mark_corrupt();
   Task<> tell(Task<> work);  // its result; the image is marked if it turned out to be corrupt
   graph::Extent extent_of(const Run& run, std::uint64_t guest);
@@ -245,11 +259,14 @@ class Image {
     std::uint64_t epoch;
     std::uint64_t generation;
     bool in_data_file;
+    std::uint64_t serial;  // of those in the data file
   };
   void free_later(Range host, FreedBy by);
   void free_cluster(const Cluster& cluster, FreedBy by);
   bool passes_discard(FreedBy by) const;
   asio::awaitable<void> give_back(Range host);
+  asio::awaitable<void> keep_data(Range host);
+  asio::awaitable<void> give_back_data(const Freed& freed);
   asio::awaitable<void> reap();
   Task<bool> reclaim();
 
@@ -272,9 +289,14 @@ class Image {
   bool writing_ = false;
   bool first_write_runs_ = false;
   WaitQueue first_write_ended_;
-  bool relieving_ = false;
+  graph::RequestTracker upheavals_;  // one change of the image's tables at a time
 
   std::deque<Freed> frees_;
+  // Clusters of the external data file that nothing refers to, and the last time that this began.
+  std::unordered_map<std::uint64_t, std::uint64_t> data_frees_;
+  std::uint64_t data_frees_made_ = 0;
+  Range data_discard_;  // under way
+  WaitQueue data_discarded_;
   std::uint64_t generation_ = 1;  // of frees: counts flushes begun
   std::uint64_t frozen_generation_ = 0;
   std::uint64_t durable_generation_ = 0;

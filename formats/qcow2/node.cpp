@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "formats/formats.h"
+#include "formats/qcow2/check.h"
 #include "formats/qcow2/image.h"
+#include "formats/qcow2/medium.h"
 #include "graph/driver.h"
 
 namespace formats {
@@ -253,6 +255,30 @@ Task<Start> read_start(graph::OpenContext& context, Edge& file) {
   co_return std::move(start);
 }
 
+// H-10: an image whose counts may be wrong is repaired before anybody writes to it.
+Task<> repair(graph::OpenContext& context, Edge& file) {
+  using graph::Permission;
+  const graph::Access alone{Permission::consistent_read | Permission::write | Permission::resize,
+                            Permission::consistent_read};
+  CO_CHECK(co_await context.take(file, alone));
+  const std::string who = context.node_name() + ": qcow2: ";
+  Log& log = context.home().log;
+  log.info(who + "the image was not closed; its reference counts are made anew");
+  qcow2::MediumOf<Edge> medium(file);
+  qcow2::CheckOptions options;
+  options.repair = qcow2::Repair::all;
+  options.found = [&log, &who](const std::string& line) { log.debug(who + line); };
+  Result<qcow2::CheckReport> report = co_await qcow2::check(medium, options);
+  if (!report) co_return named(context, std::move(report).error());
+  if (report->is_clean()) co_return ok;
+  co_return named(
+      context,
+      Error(Errc::corrupt, fmt::format("qcow2: the image was not closed and can't be repaired: "
+                                       "{} corruptions and {} leaked clusters are left; see "
+                                       "gantry check",
+                                       report->corruptions, report->leaks)));
+}
+
 Options description(const std::string& driver) {
   Options options;
   OptionValue name;
@@ -369,6 +395,11 @@ Task<std::unique_ptr<graph::Node>> open_qcow2(graph::OpenContext& context) {
   if (start.header.encryption != qcow2::Encryption::none) {
     co_return named(context, Error(Errc::not_supported,
                                    "qcow2: the image is encrypted, which is not known here"));
+  }
+  const bool dirty = start.header.is(qcow2::incompatible::dirty);
+  if (dirty && !context.common().read_only && !start.header.is(qcow2::incompatible::corrupt)) {
+    CO_CHECK(co_await repair(context, file));
+    CO_TRY(start, co_await read_start(context, file));
   }
   CO_TRY(Edge data, co_await attach_data_file(context, file, start.header));
   CO_TRY(Edge backing, co_await attach_backing(context, file, start.header));

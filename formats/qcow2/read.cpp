@@ -61,7 +61,9 @@ Task<> Image::read_run(const Run& run, std::uint64_t guest, const Buffers& out) 
     case RunKind::compressed: {
       const Range place{run.place.offset, run.place.length};
       CO_TRY(const CompressedCache::Content content,
-             co_await compressed_.get(*edges_.file, *home_, *helpers_, header_.compression, place));
+             at_guest(co_await compressed_.get(*edges_.file, *home_, *helpers_, header_.compression,
+                                               place),
+                      guest));
       if (content == nullptr) {
         co_return std::unexpected(health_.fault(
             Errc::io_error,
@@ -94,9 +96,9 @@ Task<> Image::read_of(Mapping& mapping, std::uint64_t guest, const Buffers& out)
     const Epochs::Pin pin = epochs_.enter();
     Run run;
     if (const auto now = mapping.run_now(at, rest)) {
-      CO_TRY(run, *now);
+      CO_TRY(run, at_guest(*now, at));
     } else {
-      CO_TRY(run, co_await mapping.run(at, rest));
+      CO_TRY(run, at_guest(co_await mapping.run(at, rest), at));
     }
     const Buffers part = out.slice(done, run.length);
     Result<> read = co_await read_run(run, at, part);
@@ -141,7 +143,7 @@ Task<graph::Extents> Image::map_of(Mapping& mapping, Range range) {
   extents.pin = std::make_shared<Epochs::Pin>(epochs_.enter());
   for (std::uint64_t done = 0; done < range.length && extents.list.size() < extents_max;) {
     const std::uint64_t at = range.offset + done;
-    CO_TRY(const Run run, co_await mapping.run(at, range.length - done));
+    CO_TRY(const Run run, at_guest(co_await mapping.run(at, range.length - done), at));
     extents.list.push_back(extent_of(run, at));
     done += run.length;
   }

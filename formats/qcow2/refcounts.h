@@ -71,6 +71,7 @@ class Refcounts {
   std::uint64_t table_clusters() const { return table_clusters_; }
   const std::vector<std::uint64_t>& table() const { return table_; }  // offsets of blocks, 0: none
   TableCache& blocks() { return blocks_; }
+  const TableCache& blocks() const { return blocks_; }
   // The end of what was ever handed out, in bytes.
   std::uint64_t end() const { return fresh_from_ << geometry_.cluster_bits; }
 

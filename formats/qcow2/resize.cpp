@@ -33,6 +33,7 @@ Task<> Image::resize_checked(std::uint64_t new_size) {
   }
   CO_CHECK(check_bitmaps_fit(new_size));
   CO_CHECK(co_await begin_writing());
+  const auto alone = co_await go_alone();
   const auto claim = co_await changes_.claim(everything, Hold::exclusive);
   CO_CHECK(co_await settle());
   if (new_size < size()) co_return co_await shrink(new_size);

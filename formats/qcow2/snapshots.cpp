@@ -214,18 +214,13 @@ Task<> Image::begin_upheaval() {
   CO_CHECK(co_await begin_writing());
   CO_CHECK(co_await settle());
   if (header_.version < 3) co_return ok;
-  header_.incompatible_features |= incompatible::dirty;
-  CO_CHECK(co_await write_header());
+  CO_CHECK(co_await say_dirty());
   co_return co_await edges_.file->flush();
 }
 
 Task<> Image::end_upheaval() {
-  refcounts_.freeze();
-  CO_CHECK(co_await write_refcounts());
   CO_CHECK(co_await settle());
-  header_.incompatible_features &= ~incompatible::dirty;
-  if (header_.version >= 3) CO_CHECK(co_await write_header());
-  co_return co_await edges_.file->flush();
+  co_return co_await say_clean();
 }
 
 // The table with these snapshots, durable, at a place of its own. Empty: there is none.
@@ -281,9 +276,14 @@ std::string Image::next_snapshot_id() const {
 }
 
 Task<graph::Port> Image::take_snapshot(std::string name) {
+  const auto alone = co_await go_alone();
   if (edges_.data != edges_.file) {
     co_return std::unexpected(health_.fault(
         Errc::not_supported, "an image with an external data file can't have snapshots"));
+  }
+  if (std::ranges::find(snapshots_, name, &Snapshot::name) != snapshots_.end()) {
+    co_return std::unexpected(health_.fault(
+        Errc::invalid_argument, fmt::format("there is a snapshot '{}' already", printable(name))));
   }
   if (snapshots_.size() >= snapshots_max) {
     co_return std::unexpected(health_.fault(
@@ -338,6 +338,7 @@ Task<> Image::copy_active(Snapshot& snapshot) {
 }
 
 Task<graph::Port> Image::delete_snapshot(std::string wanted) {
+  const auto alone = co_await go_alone();
   const Snapshot* found = find_snapshot(wanted);
   if (found == nullptr) co_return std::unexpected(no_snapshot(wanted));
   CO_CHECK(check_unused(*found));
@@ -375,6 +376,7 @@ Task<> Image::drop_tree(const L1Table& l1) {
 
 // The disk becomes what the snapshot is, its size too.
 Task<> Image::apply_snapshot(std::string wanted) {
+  const auto alone = co_await go_alone();
   const Snapshot* found = find_snapshot(wanted);
   if (found == nullptr) co_return std::unexpected(no_snapshot(wanted));
   const Snapshot applied = *found;

@@ -102,15 +102,17 @@ Task<> Image::write_all(std::uint64_t guest, const ConstBuffers& data, graph::Wr
       done += *written;
     }
   }
-  if (flags.fua) co_return co_await node_.flushes().flush(node_, graph::FlushDepth::disk);
-  co_return co_await relieve();
+  if (flags.fua) {
+    co_return at_guest(co_await node_.flushes().flush(node_, graph::FlushDepth::disk), guest);
+  }
+  co_return at_guest(co_await relieve(), guest);
 }
 
 // Writes the beginning of `data` and says how much.
 Task<std::uint64_t> Image::write_some(std::uint64_t guest, const ConstBuffers& data) {
   {
     Epochs::Pin pin = epochs_.enter();
-    CO_TRY(const Run run, co_await active_.run(guest, data.size()));
+    CO_TRY(const Run run, at_guest(co_await active_.run(guest, data.size()), guest));
     if (run.kind == RunKind::data && run.copied) {
       CO_CHECK(check_overlap({run.host, run.length}, guest));
       const ConstBuffers part = data.slice(0, run.length);
@@ -129,9 +131,9 @@ Task<std::uint64_t> Image::write_some(std::uint64_t guest, const ConstBuffers& d
 
 // Requires: the clusters are claimed, and all in one slice.
 Task<std::uint64_t> Image::write_planned(std::uint64_t guest, const ConstBuffers& data) {
-  CO_CHECK(co_await own_l2(guest));
-  CO_TRY(Plan plan, co_await this->plan(guest, data.size()));
-  if (plan.kind == Plan::Kind::allocate) CO_CHECK(co_await place(plan));
+  CO_CHECK(at_guest(co_await own_l2(guest), guest));
+  CO_TRY(Plan plan, at_guest(co_await this->plan(guest, data.size()), guest));
+  if (plan.kind == Plan::Kind::allocate) CO_CHECK(at_guest(co_await place(plan), guest));
   const ConstBuffers part = data.slice(0, plan.length);
   Result<> done = check_overlap({plan.host, plan.old.size() << geometry().cluster_bits}, guest);
   if (done) done = co_await put(plan, guest, part);
@@ -143,7 +145,8 @@ Task<std::uint64_t> Image::write_planned(std::uint64_t guest, const ConstBuffers
       unused.length = plan.old.size() << geometry().cluster_bits;
       co_await refcounts_.release(unused);
     }
-    co_return std::unexpected(std::move(done).error());
+    if (plan.kind == Plan::Kind::in_place) co_return std::unexpected(std::move(done).error());
+    co_return std::unexpected(std::move(done).error().at(guest));  // none of it can be seen
   }
   co_return plan.length;
 }
@@ -184,6 +187,8 @@ Task<Image::Plan> Image::plan(std::uint64_t guest, std::uint64_t length) {
 Task<> Image::place(Plan& plan) {
   if (edges_.data != edges_.file) {
     plan.host = plan.start;
+    const Range host{plan.host, plan.old.size() << geometry().cluster_bits};
+    co_await keep_data(host);
     co_return ok;
   }
   CO_TRY(const HostRun run, co_await allocate(plan.old.size()));
@@ -382,7 +387,7 @@ Task<> Image::write_compressed(std::uint64_t guest, const ConstBuffers& data) {
     const bool whole = n == unit || (geometry().is_cluster_aligned(at) && at + n == size());
     bool packed = false;
     if (whole && edges_.data == edges_.file) {
-      CO_TRY(packed, co_await pack(at, part));
+      CO_TRY(packed, at_guest(co_await pack(at, part), at));
     }
     for (std::uint64_t plain = 0; plain < n && !packed;) {
       const ConstBuffers rest = part.slice(plain, n - plain);
@@ -454,14 +459,17 @@ Task<CompressedPlace> Image::take_room(std::uint64_t length, std::uint64_t unit)
   place.length = length;
   const std::uint64_t left = packed_at_ == 0 ? 0 : align_up(packed_at_, unit) - packed_at_;
   if (left >= length) {
-    // the count of a cluster that was freed meanwhile is 0
-    CO_TRY(const std::uint64_t count, co_await refcounts_.get(packed_at_));
-    const bool ours = count > 0 && count < geometry().refcount_max();
-    if (ours) {
-      CO_CHECK(co_await refcounts_.increase({packed_at_, length}));
-      place.offset = packed_at_;
-      packed_at_ = is_aligned(packed_at_ + length, unit) ? 0 : packed_at_ + length;
-      co_return place;
+    // what is in it may go at any time: then leave_packed() was here
+    const std::uint64_t at = packed_at_;
+    CO_TRY(const std::uint64_t count, co_await refcounts_.get(at));
+    if (packed_at_ == at && count > 0 && count < geometry().refcount_max()) {
+      CO_CHECK(co_await refcounts_.increase({at, length}));
+      if (packed_at_ == at) {
+        place.offset = at;
+        packed_at_ = is_aligned(at + length, unit) ? 0 : at + length;
+        co_return place;
+      }
+      CO_CHECK(co_await refcounts_.decrease({at, length}));
     }
   }
   CO_TRY(const HostRun run, co_await allocate(1));

@@ -88,7 +88,7 @@ Task<> Image::zero_range(Range range, graph::ZeroFlags flags) {
   if (flags.no_fallback) {  // Z-5: before anything is changed
     for (const Range& part : {parts.head, parts.tail}) {
       if (part.empty()) continue;
-      CO_TRY(const bool zero, co_await rest_reads_zero(part));
+      CO_TRY(const bool zero, at_guest(co_await rest_reads_zero(part), part.offset));
       if (!zero) co_return failure(Errc::not_supported, "zeroes would have to be written");
     }
   }
@@ -99,7 +99,7 @@ Task<> Image::zero_range(Range range, graph::ZeroFlags flags) {
   if (!parts.middle.empty()) {
     CO_CHECK(co_await zero_whole(parts.middle, ZeroKind::write_zeroes, flags));
   }
-  co_return co_await relieve();
+  co_return at_guest(co_await relieve(), range.offset);
 }
 
 // Does what lies in the same subclusters as `part`, and not in it, read as zero?
@@ -116,8 +116,10 @@ Task<> Image::zero_part(Range part, graph::ZeroFlags flags) {
   if (header_.version >= 3) {
     const auto claim =
         co_await changes_.claim(wide.widened(geometry().cluster_size()), Hold::exclusive);
-    CO_TRY(const bool zero, co_await rest_reads_zero(part));
-    if (zero) co_return co_await zero_claimed(wide, ZeroKind::write_zeroes, flags);
+    CO_TRY(const bool zero, at_guest(co_await rest_reads_zero(part), part.offset));
+    if (zero) {
+      co_return at_guest(co_await zero_claimed(wide, ZeroKind::write_zeroes, flags), part.offset);
+    }
   }
   co_return co_await write_zero_data(part);
 }
@@ -138,7 +140,7 @@ Task<> Image::discard_range(Range range) {
   graph::ZeroFlags flags;
   flags.may_unmap = true;
   CO_CHECK(co_await zero_whole(parts.middle, ZeroKind::discard, flags));
-  co_return co_await relieve();
+  co_return at_guest(co_await relieve(), range.offset);
 }
 
 // Whole subclusters. Slice by slice, so that a large request keeps nobody waiting for long.
@@ -199,8 +201,8 @@ Task<> Image::zero_slice(Range range, ZeroKind kind, graph::ZeroFlags flags) {
   if ((entry & offset_mask) == 0 && (edges_.backing == nullptr || kind == ZeroKind::discard)) {
     co_return ok;
   }
-  CO_CHECK(co_await own_l2(range.offset));
-  CO_TRY(const TableCache::Ref slice, co_await active_.slice(range.offset));
+  CO_CHECK(at_guest(co_await own_l2(range.offset), range.offset));
+  CO_TRY(const TableCache::Ref slice, at_guest(co_await active_.slice(range.offset), range.offset));
   std::vector<Range> as_data;  // parts of compressed clusters
   for (std::uint64_t at = first; at < range.end(); at += unit) {
     auto old = decode(active_.load(*slice, at), rules_, at);

@@ -105,7 +105,8 @@ Task<Json> describe_node(std::shared_ptr<graph::Node> node, Backing backing) {
   info.set("image", std::move(image));
   info.set("cache", describe_cache(*node));
   info.set("detect_zeroes", name_of(node->common().detect_zeroes));
-  info.set("backing_file_depth", backing_depth(*node));
+  // as QEMU counts: only the layers that it describes
+  info.set("backing_file_depth", backing == Backing::nested ? backing_depth(*node) : 0);
   if (const graph::Edge* below = backing_of(*node)) {
     info.set("backing_file", filename_of(below->node()));
   }

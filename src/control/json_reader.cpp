@@ -7,6 +7,9 @@
 namespace app::control {
 namespace {
 
+// An idle client keeps no more memory than this of what it once sent, in bytes.
+constexpr std::size_t kept_max = 64 * KiB;
+
 constexpr std::string_view spaces = " \t\r\n";
 constexpr std::string_view structure = "{}[],:\"'";
 
@@ -28,6 +31,7 @@ void JsonReader::reset(State next) {
   state_ = next;
   escaped_ = false;
   text_.clear();
+  if (text_.capacity() > kept_max) text_.shrink_to_fit();
   closers_.clear();
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/bitmap_change.h"
 #include "graph/snapshot_change.h"
 #include "tests/support/graph_fixture.h"
 #include "tests/support/qcow2_stack.h"
@@ -150,8 +151,11 @@ TEST_P(Snapshots, AppliedTheyAreTheDiskAgain) {
   for (int i = 0; i < 5; ++i) change_at_random();
 
   EXPECT_EQ(code_of(world.run(graph::apply_snapshot(stack->node(), "before"))), Errc::busy);
+  ASSERT_OK(world.run(graph::add_bitmap(stack->node(), "b", 512, {})));
   ASSERT_OK(stack->apply("before"));
   EXPECT_EQ(content(), before);
+  const graph::DirtyBitmap& bitmap = *stack->node().bitmaps().find("b");
+  EXPECT_EQ(bitmap.dirty_bytes_in({0, before.size()}), before.size());
   for (int i = 0; i < 5; ++i) change_at_random();
   ASSERT_OK(stack->apply("after"));
   EXPECT_EQ(content(), after);

@@ -45,13 +45,13 @@ def serve(folder):
 
 
 @contextlib.contextmanager
-def qemu(folder):
-    """QEMU's storage daemon with the same nodes and the same export."""
+def qemu(folder, *blockdevs):
+    """QEMU's storage daemon with the same nodes and the same export, and some more nodes."""
     folder.mkdir(exist_ok=True)
     with open(folder / "a.raw", "ab") as image:
         image.truncate(SIZE)
     daemon = subprocess.Popen([
-        "qemu-storage-daemon",
+        "qemu-storage-daemon", *(word for blockdev in blockdevs for word in ("--blockdev", blockdev)),
         "--blockdev", f"driver=file,node-name=f,filename={folder}/a.raw,discard=unmap",
         "--blockdev", "driver=raw,node-name=r,file=f,discard=unmap",
         "--blockdev", f"driver=null-co,node-name=n,size={MiB}",
@@ -235,6 +235,35 @@ def _(folder):
             equal({key: mine[name].get(key) for key in node}, node)
             equal(set(mine[name]), set(node))
         assert other["r"]["dirty-bitmaps"][0]["count"] > 0
+
+
+def contained(part, whole, path=""):
+    """Every member of a description is in the other one, with the same value."""
+    for key, value in part.items():
+        assert key in whole, f"{path}{key}: {value!r} is more than QEMU says"
+        if isinstance(value, dict):
+            contained(value, whole[key], f"{path}{key}.")
+        else:
+            assert value == whole[key], f"{path}{key} is {value!r}, QEMU says {whole[key]!r}"
+
+
+@test("a chain of images is described as by QEMU, {}", "layer within layer", "flat")
+def _(folder, how):
+    base, top = folder / "base.qcow2", folder / "top.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", base, SIZE)
+    run("qemu-img", "create", "-f", "qcow2", "-b", base, "-F", "qcow2", top)
+    descriptions = []
+    config = folder / "gantry.toml"
+    config.write_text('[server]\nlisten = "unix:nbd"\ncontrol = "unix:control"\n[nodes.f]\ndriver = "file"\n'
+                      f'filename = "{top}"\n[nodes.q]\ndriver = "qcow2"\nfile = "f"\n[exports.q]\nnode = "q"\n')
+    for daemon in (lambda: Server(["serve", config], 2, folder),
+                   lambda: qemu(folder, f"driver=file,node-name=tf,filename={top}", "driver=qcow2,node-name=q,file=tf")):
+        with daemon(), Qmp(folder / "control").agree() as peer:
+            nodes = peer.command("query-named-block-nodes", flat=how == "flat")
+            descriptions.append(next(node for node in nodes if node["node-name"] == "q"))
+    mine, other = descriptions
+    contained(mine, other)
+    equal("backing-image" in mine["image"], how != "flat")
 
 
 @test("a bitmap counts what clients write, from add and clear on")

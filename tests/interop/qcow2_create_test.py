@@ -210,6 +210,62 @@ def _(folder):
     equal(json.loads(run("qemu-img", "info", "--output=json", folder / "c.qcow2"))["backing-filename"], "a,b")
 
 
+def check_config(folder, create, file='file = { driver = "file", filename = "disk.qcow2" }', driver="qcow2"):
+    """Opens a configuration once, and ends."""
+    (folder / "a.toml").write_text(f'''[nodes.disk]
+driver = "{driver}"
+{file}
+{create}
+[exports.disk]
+node = "disk"
+writable = true
+''')
+    return subprocess.run([*command_line("serve")[:2], "--check", str(folder / "a.toml")], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=60)
+
+
+@test("a configuration makes the image that is not there, and leaves one that is there alone")
+def _(folder):
+    for number, (create, file) in enumerate([
+            ('create = { size = "10M" }', 'file = { driver = "file", filename = "disk.qcow2" }'),
+            ('create = { size = 10485760, cluster_size = "4K", lazy_refcounts = true, refcount_bits = 8 }',
+             'file = { driver = "file", filename = "disk.qcow2" }'),
+            ('create.size = "10M"', 'file = "disk-file"')]):
+        place = folder / str(number)
+        place.mkdir()
+        if "disk-file" in file:
+            create += '\n[nodes.disk-file]\ndriver = "file"\nfilename = "disk.qcow2"'
+        done = check_config(place, create, file)
+        equal(done.returncode, 0)
+        known = json.loads(run("qemu-img", "info", "--output=json", place / "disk.qcow2"))
+        equal(known["virtual-size"], 10 * MiB)
+        if number == 1:
+            equal((known["cluster-size"], known["format-specific"]["data"]["refcount-bits"]), (4096, 8))
+            assert known["format-specific"]["data"]["lazy-refcounts"]
+
+        run("qemu-io", "-c", "write -P 9 1M 64k", place / "disk.qcow2")
+        equal(check_config(place, create, file).returncode, 0)
+        run("qemu-io", "-r", "-c", "read -P 9 1M 64k", place / "disk.qcow2")
+
+
+@test("a mistake in the key 'create' is one line with its place, and nothing is made")
+def _(folder):
+    for create, said in [("create = { }", "a.toml:4:1: 'create': the key 'size' is missing"),
+                         ("create = 7", "a.toml:4:1: 'create': expected a table, not an integer"),
+                         ('create = { size = "1M", cluster_sise = 7 }', "a.toml:4:1: qcow2 has no option 'cluster_sise', did"),
+                         ('create = { size = "1M", cluster_size = 7 }', "a.toml:4:1: Cluster size must be a power of two"),
+                         ('create = { size = [7] }', "a.toml:4:12: 'create.size': expected a single value, not a"),
+                         ('create = { size = "1M", backing_file = "b", backing_fmt = "raw" }', "a.toml:4:1: the backing file ")]:
+        done = check_config(folder, create)
+        equal((done.returncode, done.stderr.count("\n")), (1, 1))
+        assert said in done.stderr, f"{said}: {done.stderr}"
+        equal(os.listdir(folder), ["a.toml"])
+    done = check_config(folder, 'create = { size = "1M" }', 'file = { driver = "memory" }')
+    assert "a.toml:4:1: 'create' makes files only" in done.stderr, done.stderr
+    done = check_config(folder, 'create = { size = "1M" }', driver="raw")
+    assert "unknown key 'create'" in done.stderr, done.stderr
+
+
 @test("wrong use ends with status 2")
 def _(folder):
     for words in (["a", "1M"], ["--format", "vmdk", "a", "1M"], ["--format", "qcow2", "a", "many"],

@@ -21,14 +21,14 @@ def words_and_status(tap):
         expect("exit status", result.returncode, 0)
     with tap.fact("help lists the commands, and explains each"):
         text = gantry("help").stdout
-        for command in ("serve", "export", "create", "graph", "ctl"):
+        for command in ("serve", "export", "create", "check", "info", "graph", "ctl"):
             assert re.search(rf"^  {command}\b", text, re.M), text
             for words in (("help", command), (command, "--help")):
                 result = gantry(*words)
                 expect("exit status", result.returncode, 0)
                 assert "Usage:" in result.stdout, result.stdout
     with tap.fact("commands that do not exist yet are not there"):
-        for command in ("info", "list", "check", "map", "resize", "bench", "attach"):
+        for command in ("list", "map", "resize", "bench", "attach"):
             expect(command, gantry(command).returncode, 2)
     for words in ([], ["nonsense"], ["serve"], ["graph"], ["export"], ["serve", "a", "b"],
                   ["serve", "--nonsense", "a"], ["export", "x", "--size", "1X"],

@@ -88,7 +88,9 @@ void feed_options(std::string_view bytes) {
   NbdHost host(options_of(choice));
   WireClient& client = host.client();
   client.greets();
-  if (byte_at(bytes, 1) % 2 != 0) EXPECT_TRUE(client.structures());
+  if (byte_at(bytes, 1) % 2 != 0) {
+    EXPECT_TRUE(client.structures());
+  }
   bytes.remove_prefix(std::min<std::size_t>(2, bytes.size()));
 
   for (std::size_t count = 0; count < options_max && !bytes.empty(); ++count) {

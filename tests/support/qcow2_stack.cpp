@@ -70,6 +70,23 @@ Task<> Qcow2Stack::apply_detached(std::string snapshot) {
   co_return co_await show(Mode::writable);
 }
 
+// Through a view that may, as a command does.
+Task<> Qcow2Stack::resize_detached(std::uint64_t size) {
+  CO_CHECK(co_await graph_.detach(std::move(view_)));
+  graph::ViewOptions options("command 'resize'");
+  options.policy = graph::RangePolicy::growable;
+  options.access.taken =
+      graph::Permission::consistent_read | graph::Permission::write | graph::Permission::resize;
+  std::shared_ptr<graph::Node> node = graph_.find("disk");
+  CO_TRY(auto owner, co_await graph_.attach(std::move(node), std::move(options)));
+  Result<> resized = co_await owner->resize(size);
+  CO_CHECK(co_await graph_.detach(std::move(owner)));
+  CO_CHECK(co_await show(Mode::writable));
+  co_return resized;
+}
+
+Result<> Qcow2Stack::resize(std::uint64_t size) { return world_.run(resize_detached(size)); }
+
 Result<> Qcow2Stack::apply(const std::string& snapshot) {
   return world_.run(apply_detached(snapshot));
 }

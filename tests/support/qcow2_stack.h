@@ -2,7 +2,6 @@
 // qcow2 act on. Opened again on the same disk it is another process.
 #pragma once
 
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,7 +15,7 @@ namespace test {
 
 class Qcow2Stack {
  public:
-  using Keys = std::initializer_list<std::pair<const char*, OptionValue>>;
+  using Keys = std::vector<std::pair<const char*, OptionValue>>;
   enum class Mode : std::uint8_t { read_only, writable };
   enum class Caching : std::uint8_t { buffered, direct };
 
@@ -39,6 +38,8 @@ class Qcow2Stack {
   Result<> write(std::uint64_t offset, std::string_view data, graph::WriteFlags flags = {});
   Result<> zero(Range range, graph::ZeroFlags flags = {});
   Result<> discard(Range range) { return world_.run(view_->discard(range)); }
+  // The view is attached anew.
+  Result<> resize(std::uint64_t size);
   // A snapshot becomes the disk; the view is attached anew.
   Result<> apply(const std::string& snapshot);
   Result<> flush() { return world_.run(view_->flush()); }
@@ -47,6 +48,7 @@ class Qcow2Stack {
   Task<> build(const std::string& path, Mode mode, Caching caching, const Keys& keys);
   Task<> end();
   Task<> show(Mode mode);
+  Task<> resize_detached(std::uint64_t size);
   Task<> apply_detached(std::string snapshot);
   sim::World& world_;
   graph::Graph graph_;
