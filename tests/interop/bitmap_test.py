@@ -50,7 +50,7 @@ def dirty(folder, image, name):
     """[start, end] of what qemu-nbd calls dirty."""
     socket = folder / "qemu.sock"
     process = subprocess.Popen(["qemu-nbd", "--read-only", "--persistent", "--format", "qcow2", "--bitmap", name,
-                                "--socket", socket, image])
+                                "--socket", socket, image], stderr=subprocess.DEVNULL)
     try:
         connect(socket).close()
         said = run("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{name}", f"nbd+unix:///?socket={socket}")
