@@ -43,6 +43,7 @@ Task<> remove_bitmap(Node& node, std::string_view name) {
   CO_TRY(DirtyBitmap * bitmap, bitmap_for(node, name, BitmapUse::remove));
   if (bitmap->persistent()) {
     bitmap->begin_use();  // nobody else begins while it goes
+    const DrainedSection still = co_await DrainedSection::begin(node);
     Result<> forgotten = co_await node.forget_persistent_bitmap(bitmap->name());
     bitmap->end_use();
     if (!forgotten) co_return forgotten;

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -91,6 +92,8 @@ struct Parsed {
   GraphCommand graph;
   ExportCommand exported;
   CreateCommand create;
+  BitmapCommand bitmap;
+  std::string granularity;
   CheckCommand check;
   InfoCommand info;
   std::string repair;
@@ -199,6 +202,43 @@ void describe_create(CLI::App& command, CreateCommand& create) {
   });
 }
 
+// The action is a command of its own, since each takes other words.
+void describe_bitmap(CLI::App& command, Parsed& parsed) {
+  using Action = BitmapCommand::Action;
+  struct Described {
+    const char* word;
+    Action action;
+    const char* help;
+  };
+  constexpr std::array actions{
+      Described{"list", Action::list, "Lists the bitmaps of an image"},
+      Described{"add", Action::add, "Adds one: what is written from now on is noted in it"},
+      Described{"remove", Action::remove, "Takes one out of the image"},
+      Described{"clear", Action::clear, "Makes all of one clean"},
+      Described{"enable", Action::enable, "What is written from now on is noted"},
+      Described{"disable", Action::disable, "What is written from now on is not noted"}};
+  const auto bytes = [](const std::string& text) { return complaint(parse_bytes(text)); };
+  command.require_subcommand(1);
+  for (const Described& each : actions) {
+    CLI::App& action = *command.add_subcommand(each.word, each.help);
+    action.add_option("IMAGE", parsed.bitmap.image, "a qcow2 image that nobody has open")
+        ->required();
+    if (each.action == Action::list) {
+      action.add_flag("--json", parsed.bitmap.json, "as a JSON array");
+    } else {
+      action.add_option("NAME", parsed.bitmap.name, "of the bitmap")->required();
+    }
+    if (each.action == Action::add) {
+      action
+          .add_option("--granularity", parsed.granularity,
+                      "bytes that share a bit, a power of two; the default is the cluster size, "
+                      "but 4K to 64K")
+          ->check(bytes);
+    }
+    action.callback([&parsed, chosen = each.action] { parsed.bitmap.action = chosen; });
+  }
+}
+
 void describe_check(CLI::App& command, Parsed& parsed) {
   const std::vector<std::string> repairs{"leaks", "all"};
   const std::vector<std::string> formats{"qcow2", "raw"};
@@ -256,6 +296,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
       *app.add_subcommand("serve", "Runs the exports of a TOML file until SIGTERM or Ctrl-C");
   CLI::App& exported = *app.add_subcommand("export", "Serves one image, without a file");
   CLI::App& create = *app.add_subcommand("create", "Makes an image");
+  CLI::App& bitmap = *app.add_subcommand("bitmap", "The dirty bitmaps that a qcow2 image keeps");
   CLI::App& info = *app.add_subcommand("info", "Tells what an image is");
   CLI::App& check =
       *app.add_subcommand("check", "Looks for contradictions in an image, and repairs them");
@@ -266,6 +307,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   describe_export(exported, parsed, drivers);
   describe_ctl(ctl, parsed);
   describe_create(create, parsed.create);
+  describe_bitmap(bitmap, parsed);
   describe_check(check, parsed);
   describe_info(info, parsed.info, drivers);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
@@ -285,6 +327,11 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
                       *control_arguments(parsed.control_arguments)};
   }
   if (create.parsed()) return parsed.create;
+  if (bitmap.parsed()) {
+    if (!parsed.granularity.empty())
+      parsed.bitmap.granularity = parse_bytes(parsed.granularity).value_or(0);
+    return parsed.bitmap;
+  }
   if (info.parsed()) return parsed.info;
   if (check.parsed()) {
     using formats::qcow2::Repair;

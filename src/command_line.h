@@ -49,6 +49,14 @@ struct CreateCommand {
   std::string size;                  // as typed; "": it is among the options
   bool force = false;                // a file that is there loses what it holds
 };
+struct BitmapCommand {
+  enum class Action : std::uint8_t { list, add, remove, clear, enable, disable };
+  Action action = Action::list;
+  std::string image;
+  std::string name;                          // "": with list
+  std::optional<std::uint64_t> granularity;  // bytes; with add
+  bool json = false;                         // with list
+};
 struct CheckCommand {
   std::string image;
   std::string format;  // "": what it looks like
@@ -62,7 +70,7 @@ struct InfoCommand {
   bool json = false;
 };
 using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand,
-                             CreateCommand, CheckCommand, InfoCommand>;
+                             CreateCommand, CheckCommand, InfoCommand, BitmapCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

@@ -133,8 +133,8 @@ Json json_of(const Snapshot& snapshot) {
 
 std::vector<std::string> flags_of(const Bitmap& bitmap) {
   std::vector<std::string> flags;
-  if (bitmap.in_use()) flags.emplace_back("in-use");
-  if ((bitmap.flags & formats::qcow2::bitmap_flag::automatic) != 0) flags.emplace_back("auto");
+  if (bitmap.is_in_use()) flags.emplace_back("in-use");
+  if (bitmap.is_automatic()) flags.emplace_back("auto");
   return flags;
 }
 

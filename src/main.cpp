@@ -9,6 +9,7 @@
 #include "formats/formats.h"
 #include "graph/filter/filter.h"
 #include "graph/protocol/protocol.h"
+#include "src/bitmap.h"
 #include "src/check_image.h"
 #include "src/command_line.h"
 #include "src/control/client.h"
@@ -93,6 +94,7 @@ int run_tool(const C& command, Task<int> (*body)(app::Worker&, const C&, app::Dr
 }
 
 int run(const app::CreateCommand& command) { return run_tool(command, app::create_image); }
+int run(const app::BitmapCommand& command) { return run_tool(command, app::change_bitmap); }
 int run(const app::InfoCommand& command) { return run_tool(command, app::print_info); }
 int run(const app::CheckCommand& command) { return run_tool(command, app::check_image); }
 

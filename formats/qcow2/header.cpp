@@ -352,6 +352,50 @@ void append_fields(std::vector<std::byte>& out, const Header& header) {
   out.resize(align_up(out.size(), 8));
 }
 
+// All but the names of features, which come last.
+void append_extensions(std::vector<std::byte>& out, const Header& header) {
+  if (header.backing_format) {
+    append_extension(out, extension::backing_format,
+                     bytes_of(std::string_view(*header.backing_format)));
+  }
+  if (header.data_file) {
+    append_extension(out, extension::data_file, bytes_of(std::string_view(*header.data_file)));
+  }
+  if (header.luks) {
+    RawEncryptionExtension raw;
+    raw.offset = header.luks->offset;
+    raw.length = header.luks->length;
+    append_extension(out, extension::encryption, bytes_of(raw));
+  }
+  if (header.bitmaps) {
+    RawBitmapsExtension raw;
+    raw.nb_bitmaps = header.bitmaps->count;
+    raw.directory_size = header.bitmaps->directory_size;
+    raw.directory_offset = header.bitmaps->directory_offset;
+    append_extension(out, extension::bitmaps, bytes_of(raw));
+  }
+  for (const UnknownExtension& each : header.unknown_extensions) {
+    append_extension(out, each.type, each.data);
+  }
+}
+
+// Ends the extensions, adds the backing file's name. Errors: no_space.
+Result<> append_end(std::vector<std::byte>& out, const Header& header) {
+  append_extension(out, extension::end, {});
+  if (!header.backing_file.empty()) {
+    const Be<std::uint64_t> name_at = out.size();
+    std::memcpy(out.data() + offsetof(RawHeader, backing_file_offset), &name_at, sizeof(name_at));
+    append(out, bytes_of(std::string_view(header.backing_file)));
+  }
+  if (out.size() > header.cluster_size()) {
+    return failure(Errc::no_space,
+                   fmt::format("qcow2: the header of {} bytes does not fit into a cluster of {}",
+                               out.size(), header.cluster_size()));
+  }
+  out.resize(header.cluster_size());
+  return ok;
+}
+
 }  // namespace
 
 Result<std::uint64_t> claimed_cluster_size(std::span<const std::byte> first_bytes) {
@@ -437,29 +481,7 @@ void patch_header(std::span<std::byte> first_sector, const Header& header) {
 Result<std::vector<std::byte>> format_header(const Header& header) {
   std::vector<std::byte> out;
   append_fields(out, header);
-  if (header.backing_format) {
-    append_extension(out, extension::backing_format,
-                     bytes_of(std::string_view(*header.backing_format)));
-  }
-  if (header.data_file) {
-    append_extension(out, extension::data_file, bytes_of(std::string_view(*header.data_file)));
-  }
-  if (header.luks) {
-    RawEncryptionExtension raw;
-    raw.offset = header.luks->offset;
-    raw.length = header.luks->length;
-    append_extension(out, extension::encryption, bytes_of(raw));
-  }
-  if (header.bitmaps) {
-    RawBitmapsExtension raw;
-    raw.nb_bitmaps = header.bitmaps->count;
-    raw.directory_size = header.bitmaps->directory_size;
-    raw.directory_offset = header.bitmaps->directory_offset;
-    append_extension(out, extension::bitmaps, bytes_of(raw));
-  }
-  for (const UnknownExtension& each : header.unknown_extensions) {
-    append_extension(out, each.type, each.data);
-  }
+  append_extensions(out, header);
   const std::vector<std::byte> names = format_feature_names(header);
   const std::uint64_t with_names =
       out.size() + 2 * sizeof(RawExtension) + names.size() + header.backing_file.size();
@@ -467,18 +489,19 @@ Result<std::vector<std::byte>> format_header(const Header& header) {
   if (header.version >= 3 && with_names <= header.cluster_size()) {
     append_extension(out, extension::feature_names, names);
   }
-  append_extension(out, extension::end, {});
-  if (!header.backing_file.empty()) {
-    const Be<std::uint64_t> name_at = out.size();
-    std::memcpy(out.data() + offsetof(RawHeader, backing_file_offset), &name_at, sizeof(name_at));
-    append(out, bytes_of(std::string_view(header.backing_file)));
-  }
-  if (out.size() > header.cluster_size()) {
-    return failure(Errc::no_space,
-                   fmt::format("qcow2: the header of {} bytes does not fit into a cluster of {}",
-                               out.size(), header.cluster_size()));
-  }
-  out.resize(header.cluster_size());
+  CHECK(append_end(out, header));
+  return out;
+}
+
+Result<std::vector<std::byte>> format_header_at(const Header& header, std::uint64_t extensions_at) {
+  std::vector<std::byte> out;
+  append_fields(out, header);
+  const Be<std::uint32_t> length = static_cast<std::uint32_t>(extensions_at);
+  std::memcpy(out.data() + header_length_v2 + offsetof(RawHeaderV3, header_length), &length,
+              sizeof(length));
+  out.resize(std::max<std::uint64_t>(out.size(), extensions_at));
+  append_extensions(out, header);
+  CHECK(append_end(out, header));
   return out;
 }
 

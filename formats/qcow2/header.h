@@ -91,5 +91,9 @@ void patch_header(std::span<std::byte> first_sector, const Header& header);
 // The first cluster for `header`. The names of all known features go into every version 3 header.
 // Errors: no_space when it does not fit into one cluster.
 Result<std::vector<std::byte>> format_header(const Header& header);
+// The same with the extensions and the name of the backing file from `extensions_at` on, a multiple
+// of 8 behind all fields: nothing that counts lies between them and the fields. Without the names
+// of features. Requires: version 3.
+Result<std::vector<std::byte>> format_header_at(const Header& header, std::uint64_t extensions_at);
 
 }  // namespace formats::qcow2

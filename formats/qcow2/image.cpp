@@ -75,10 +75,7 @@ Task<> Image::open() {
   }
   CO_CHECK(co_await load_snapshots());
   if (header_.luks) metadata_.add({header_.luks->offset, header_.luks->length});
-  if (header_.bitmaps) {
-    metadata_.add({header_.bitmaps->directory_offset, header_.bitmaps->directory_size});
-  }
-  co_return ok;
+  co_return co_await load_bitmaps();
 }
 
 Mapping Image::mapping_of(L1Table l1) { return {l2_cache_, health_, rules_, std::move(l1)}; }
@@ -112,6 +109,8 @@ Task<> Image::first_write() {
     if (done) done = co_await edges_.file->flush();
     if (!done) header_.autoclear_features |= unknown;
   }
+  if (done) done = co_await drop_stale_bitmaps();
+  if (done) done = co_await mark_bitmaps_in_use();
   writing_ = done.has_value();
   first_write_runs_ = false;
   first_write_ended_.notify_all();
@@ -155,12 +154,19 @@ Task<> Image::say_clean() {
 
 // Each round makes room for what the one before set free.
 Task<> Image::finish_writing() {
-  if (!writing_) co_return ok;
+  if (!writing_) {
+    CO_TRY(const bool changed, co_await bitmaps_changed());
+    if (!changed) co_return ok;
+    CO_CHECK(co_await begin_writing());
+  }
   CO_CHECK(co_await settle());
+  // without them the image is as good as after a crash
+  Result<> stored = co_await store_bitmaps();
+  if (stored) stored = co_await settle();
   if (refcounts_.dirty()) CO_CHECK(co_await node_.flushes().flush(node_, graph::FlushDepth::disk));
   if (header_.is(incompatible::dirty)) CO_CHECK(co_await say_clean());
   writing_ = false;
-  co_return ok;
+  co_return stored;
 }
 
 }  // namespace formats::qcow2

@@ -1,7 +1,8 @@
 // image.h - an open image: what is known of it, and every operation on its guest's bytes. The node
 // (node.cpp) is its face to the graph. One job per file: image.cpp opens and marks, read.cpp,
 // write.cpp, zero.cpp, flush.cpp (the order in which things reach the medium), frees.cpp (when a
-// cluster may be used again), resize.cpp. The invariants that span them are in docs/qcow2.md.
+// cluster may be used again), resize.cpp, snapshots.cpp, bitmaps.cpp. The invariants that span them
+// are in docs/qcow2.md.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "formats/qcow2/bitmaps.h"
 #include "formats/qcow2/compressed_cache.h"
 #include "formats/qcow2/epochs.h"
 #include "formats/qcow2/mapping.h"
@@ -33,6 +35,7 @@ struct ImageOptions {
   Discards pass_snapshot = Discards::pass;
   Discards pass_other = Discards::keep;
   bool discard_no_unref = false;
+  bool read_only = false;              // for good
   std::optional<bool> lazy_refcounts;  // default: as the image says
 };
 
@@ -120,6 +123,12 @@ class Image {
   asio::awaitable<graph::RequestTracker::Claim> go_alone() {
     return upheavals_.claim({0, 1}, graph::RequestTracker::Hold::exclusive);
   }
+
+  // Persistent bitmaps, see bitmaps.cpp and node.h.
+  // Errors: not_supported (version 2), permission_denied (read-only), invalid_argument, no_space.
+  Result<> check_new_bitmap(const std::string& name, std::uint64_t granularity) const;
+  // Takes it out of the image, if it is there. Requires: no request is in flight.
+  Task<> forget_bitmap(std::string name);
 
   // Two halves of a flush, see flush.cpp.
   Task<> flush_to_children();
@@ -218,6 +227,31 @@ class Image {
   Task<> drop_tree(const L1Table& l1);
   Result<> check_unused(const Snapshot& snapshot) const;
 
+  // header_change.cpp
+  Task<> rewrite_header();
+  Task<> replace_first_sector(std::span<const std::byte> cluster);
+
+  // bitmaps.cpp
+  bool believes_bitmaps() const;
+  Error bitmap_fault(const Bitmap& bitmap, std::string_view what);
+  Task<> load_bitmaps();
+  Task<std::vector<std::uint64_t>> read_bitmap_table(const Bitmap& bitmap);
+  Result<std::vector<Range>> guard_bitmap(const Bitmap& bitmap,
+                                          const std::vector<std::uint64_t>& table);
+  Task<> show_bitmap(const Bitmap& entry, const std::vector<std::uint64_t>& table);
+  Task<> load_bits(graph::DirtyBitmap& bitmap, const std::vector<std::uint64_t>& table);
+  Task<> mark_bitmaps_in_use();
+  Task<> drop_stale_bitmaps();
+  Task<bool> bitmaps_changed();
+  Task<bool> is_as_stored(const graph::DirtyBitmap& bitmap, const Bitmap& entry);
+  Task<> store_bitmaps();
+  Task<StoredBitmap> store_bitmap(const graph::DirtyBitmap& bitmap, Bitmap entry);
+  Task<> put_bitmap(const graph::DirtyBitmap& bitmap, StoredBitmap& stored);
+  asio::awaitable<void> take_back(Range clusters);
+  void free_metadata(Range clusters);
+  Task<> publish_bitmaps(std::vector<StoredBitmap> bitmaps);
+  Result<> check_bitmaps_fit(std::uint64_t new_size) const;
+
   // frees.cpp
   struct Freed {
     Range host;
@@ -277,7 +311,9 @@ class Image {
   WaitQueue reaped_;
 
   std::vector<Snapshot> snapshots_;
-  Range snapshot_table_;  // in the file, in bytes
+  Range snapshot_table_;                      // in the file, in bytes
+  std::vector<StoredBitmap> stored_bitmaps_;  // as the directory on the medium tells
+  Range bitmap_directory_;                    // in the file, in bytes
   std::vector<const SnapshotUser*> snapshot_users_;
 
   std::uint64_t packed_at_ = 0;  // where the next compressed cluster may start, 0: in a new one

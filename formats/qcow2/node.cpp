@@ -176,6 +176,18 @@ class Qcow2 final : public graph::Format {
     return image_->apply_snapshot(std::move(wanted));
   }
 
+  Task<> check_persistent_bitmap(const std::string& bitmap, std::uint64_t granularity) override {
+    Result<> checked = image_->check_new_bitmap(bitmap, granularity);
+    return checked ? succeeded() : failed(std::move(checked).error());
+  }
+  Task<> forget_persistent_bitmap(const std::string& bitmap) override {
+    return image_->forget_bitmap(bitmap);
+  }
+  // As in QEMU.
+  std::uint64_t bitmap_granularity() const override {
+    return std::clamp<std::uint64_t>(image_->geometry().cluster_size(), 4 * KiB, 64 * KiB);
+  }
+
   graph::Limits own_limits() const override {
     graph::Limits limits;
     const graph::Limits below = Format::own_limits();
@@ -360,6 +372,7 @@ qcow2::ImageOptions image_options(const graph::OpenContext& context) {
     return passed ? qcow2::Discards::pass : qcow2::Discards::keep;
   };
   qcow2::ImageOptions image;
+  image.read_only = context.common().read_only;
   image.pass_request =
       discards("pass-discard-request", context.common().discard == graph::DiscardMode::unmap);
   image.pass_snapshot = discards("pass-discard-snapshot", true);

@@ -31,6 +31,7 @@ Task<> Image::resize_checked(std::uint64_t new_size) {
     co_return std::unexpected(
         health_.fault(Errc::not_supported, "a version 2 image with snapshots can't be resized"));
   }
+  CO_CHECK(check_bitmaps_fit(new_size));
   CO_CHECK(co_await begin_writing());
   const auto alone = co_await go_alone();
   const auto claim = co_await changes_.claim(everything, Hold::exclusive);

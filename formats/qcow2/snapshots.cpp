@@ -380,6 +380,7 @@ Task<> Image::apply_snapshot(std::string wanted) {
   const Snapshot* found = find_snapshot(wanted);
   if (found == nullptr) co_return std::unexpected(no_snapshot(wanted));
   const Snapshot applied = *found;
+  if (size_of(applied) != size()) CO_CHECK(check_bitmaps_fit(size_of(applied)));
   CO_TRY(L1Table l1, co_await l1_of(applied));
   CO_CHECK(co_await begin_upheaval());
   CO_CHECK(co_await count_tree(l1, Step::more));
@@ -405,6 +406,7 @@ Task<> Image::apply_snapshot(std::string wanted) {
   header_.l1_table_offset = l1.offset;
   header_.l1_size = static_cast<std::uint32_t>(l1.entries.size());
   header_.size = new_size;
+  node_.bitmaps().mark({0, node_.size()});  // whatever comes of it
   CO_CHECK(co_await write_header());
   CO_CHECK(co_await edges_.file->flush());
   const L1Table old = active_.table();
@@ -412,6 +414,7 @@ Task<> Image::apply_snapshot(std::string wanted) {
   active_.set_table(std::move(l1));
   Result<> forgotten = co_await forget_tree(old);
   node_.refresh_size();
+  node_.bitmaps().mark({0, node_.size()});
   co_return forgotten;
 }
 

@@ -104,7 +104,7 @@ class Qcow2BitmapDirectory : public testing::Test {
   Result<std::vector<Bitmap>> parse(std::uint64_t size = GiB) const {
     std::vector<std::byte> directory(sizeof(raw) + align_up(raw.name_size, 8));
     std::memcpy(directory.data(), &raw, sizeof(raw));
-    std::memcpy(directory.data() + sizeof(raw), "name", std::min<std::size_t>(raw.name_size, 4));
+    std::memcpy(directory.data() + sizeof(raw), "name", directory.size() > sizeof(raw) ? 4 : 0);
     return parse_bitmap_directory(directory, 1, Geometry(), size);
   }
   void expect_refused(const char* words, Errc code = Errc::corrupt) const {
@@ -152,14 +152,43 @@ TEST_F(Qcow2BitmapDirectory, RefusesOtherFieldsThatCantBe) {
   raw.name_size = 1024;
   expect_refused("name_size is 1024");
   raw.name_size = 4;
+  raw.extra_data_size = 0xffffffff;
+  expect_refused("the directory of 32 bytes ends within it");
+}
+
+TEST_F(Qcow2BitmapDirectory, KeepsWhatNobodyKnowsAndDoesNotUseIt) {
+  const auto expect_kept = [&](bool usable) {
+    const auto bitmaps = parse();
+    ASSERT_OK(bitmaps);
+    EXPECT_EQ(bitmaps->at(0).is_usable(), usable);
+    const auto directory = format_bitmap_directory(*bitmaps);
+    ASSERT_OK(directory);
+    EXPECT_EQ(std::memcmp(directory->data(), &raw, sizeof(raw)), 0);
+    EXPECT_EQ(*parse_bitmap_directory(*directory, 1, Geometry(), GiB), *bitmaps);
+  };
+  expect_kept(true);
   raw.flags = 8;
-  expect_refused("flags 0x8", Errc::not_supported);
+  expect_kept(false);
   raw.flags = 0;
   raw.type = 2;
-  expect_refused("type 2", Errc::not_supported);
+  raw.granularity_bits = 77;  // means something else there
+  expect_kept(false);
   raw.type = dirty_tracking_bitmap;
-  raw.extra_data_size = 8;
-  expect_refused("8 bytes of extra data", Errc::not_supported);
+  raw.granularity_bits = 16;
+  raw.name_size = 2;
+  raw.extra_data_size = 2;
+  expect_kept(false);
+  raw.flags = bitmap_flag::extra_data_compatible;
+  expect_kept(true);
+  EXPECT_EQ(parse()->at(0).name, "me");
+  EXPECT_EQ(parse()->at(0).extra_data.size(), 2U);
+}
+
+TEST_F(Qcow2BitmapDirectory, HasEachNameOnce) {
+  std::vector<Bitmap> two(2, parse()->at(0));
+  const auto directory = format_bitmap_directory(two).value();
+  EXPECT_THAT(message_of(parse_bitmap_directory(directory, 2, Geometry(), GiB)),
+              HasSubstr("entry 1: the name 'name' is there twice"));
 }
 
 TEST_F(Qcow2BitmapDirectory, HasABitForEachPartOfTheDiskUnlessItIsInUse) {

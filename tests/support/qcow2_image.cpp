@@ -77,6 +77,7 @@ class Auditor {
       at += align_up(sizeof(raw) + raw.extra_data_size + raw.id_size + raw.name_size, 8);
     }
     refer_table(header_.snapshots_offset, at - header_.snapshots_offset, "snapshot table");
+    if (header_.version >= 3 && (v3_.autoclear_features & autoclear::bitmaps) != 0) walk_bitmaps();
     compare();
     return std::move(audit_);
   }
@@ -140,6 +141,30 @@ class Auditor {
       if (host == 0 || external_) continue;
       refer(host, 1, "data");
       if (flags == Flags::checked) check_flag(entry, host, "data");
+    }
+  }
+  void walk_bitmaps() {
+    std::uint64_t at = v3_.header_length;
+    while (be64(file_, at) >> 32 != extension::bitmaps) {
+      if (be64(file_, at) >> 32 == extension::end) return wrong("no extension tells of bitmaps");
+      at += 8 + align_up(be64(file_, at) & 0xffffffff, 8);
+    }
+    RawBitmapsExtension told;
+    std::memcpy(&told, file_.data() + at + 8, sizeof(told));
+    refer_table(told.directory_offset, told.directory_size, "bitmap directory");
+    std::uint64_t entry_at = told.directory_offset;
+    for (std::uint32_t i = 0; i < told.nb_bitmaps; ++i) {
+      RawBitmapEntry raw;
+      std::memcpy(&raw, file_.data() + entry_at, sizeof(raw));
+      refer_table(raw.table_offset, std::uint64_t{raw.table_size} * 8, "bitmap table");
+      for (std::uint64_t k = 0; k < raw.table_size; ++k) {
+        const std::uint64_t bits = be64(file_, raw.table_offset + k * 8);
+        if (bits > 1) refer(bits, 1, "bitmap");
+      }
+      entry_at += align_up(sizeof(raw) + raw.extra_data_size + raw.name_size, 8);
+    }
+    if (entry_at != told.directory_offset + told.directory_size) {
+      wrong("the bitmap directory does not end where it should");
     }
   }
   void check_flag(std::uint64_t entry, std::uint64_t host, std::string_view what) {
