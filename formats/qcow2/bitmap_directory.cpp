@@ -17,7 +17,7 @@ constexpr std::uint64_t ones_bit = bitmap_entry_ones;
 template <class... Args>
 std::unexpected<Error> bad(std::uint32_t index, fmt::format_string<Args...> format,
                            Args&&... args) {
-  return failure(Errc::corrupt, fmt::format("bitmap directory entry {}: ", index) +
+  return failure(Errc::corrupt, fmt::format("qcow2: bitmap directory entry {}: ", index) +
                                     fmt::format(format, std::forward<Args>(args)...));
 }
 // Granules of a disk of `size` bytes.
@@ -71,10 +71,11 @@ Result<std::uint32_t> bitmap_table_size(std::uint64_t size, std::uint64_t granul
   const std::uint64_t bits = bits_needed(size, granularity);
   const std::uint64_t clusters = geometry.clusters(bits / 8 + (bits % 8 != 0 ? 1 : 0));
   if ((clusters << geometry.cluster_bits) > bitmap_bytes_max) {
-    return failure(Errc::no_space,
-                   fmt::format("a bitmap of {} bits for {} bytes is too large: take a larger "
-                               "granularity than {}",
-                               bits, size, granularity));
+    return failure(
+        Errc::no_space,
+        fmt::format("qcow2: a bitmap of {} bits for {} bytes is too large: take a larger "
+                    "granularity than {}",
+                    bits, size, granularity));
   }
   return static_cast<std::uint32_t>(std::max<std::uint64_t>(clusters, 1));
 }
@@ -115,8 +116,8 @@ Result<std::vector<Bitmap>> parse_bitmap_directory(std::span<const std::byte> di
   }
   if (at != directory.size()) {
     return failure(Errc::corrupt,
-                   fmt::format("{} bitmaps take {} bytes of a bitmap directory of {}", count, at,
-                               directory.size()));
+                   fmt::format("qcow2: {} bitmaps take {} bytes of a bitmap directory of {}", count,
+                               at, directory.size()));
   }
   return bitmaps;
 }
@@ -125,8 +126,9 @@ Result<std::vector<std::byte>> format_bitmap_directory(std::span<const Bitmap> b
   std::vector<std::byte> directory;
   for (const Bitmap& each : bitmaps) {
     if (each.name.empty() || each.name.size() > bitmap_name_max) {
-      return failure(Errc::no_space, fmt::format("the name of a bitmap has 1 to {} bytes, not {}",
-                                                 bitmap_name_max, each.name.size()));
+      return failure(Errc::no_space,
+                     fmt::format("qcow2: the name of a bitmap has 1 to {} bytes, not {}",
+                                 bitmap_name_max, each.name.size()));
     }
     RawBitmapEntry raw{};
     raw.table_offset = each.table_offset;
@@ -144,7 +146,7 @@ Result<std::vector<std::byte>> format_bitmap_directory(std::span<const Bitmap> b
     directory.resize(align_up(directory.size(), 8));
   }
   if (bitmaps.size() > bitmaps_max || directory.size() > bitmap_directory_bytes_max) {
-    return failure(Errc::no_space, fmt::format("{} bitmaps are too many, the most is {}",
+    return failure(Errc::no_space, fmt::format("qcow2: {} bitmaps are too many, the most is {}",
                                                bitmaps.size(), bitmaps_max));
   }
   return directory;

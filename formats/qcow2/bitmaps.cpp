@@ -24,6 +24,12 @@ std::vector<Bitmap> entries_of(const std::vector<StoredBitmap>& bitmaps) {
   return entries;
 }
 
+// What a pure function says, for a message that begins with the node's name and the format.
+std::string reason(const Error& error) {
+  constexpr std::string_view format = "qcow2: ";
+  return error.message.substr(error.message.starts_with(format) ? format.size() : 0);
+}
+
 void add_run(std::vector<Range>& runs, Range range) {
   if (!runs.empty() && runs.back().end() == range.offset) {
     runs.back().length += range.length;
@@ -82,7 +88,7 @@ Task<> Image::load_bitmaps() {
   const Buffers list{std::span(directory)};
   CO_CHECK(co_await edges_.file->read(place.offset, list));
   auto entries = parse_bitmap_directory(directory, told.count, geometry(), size());
-  if (!entries) co_return std::unexpected(health_.corrupt(entries.error().message));
+  if (!entries) co_return std::unexpected(health_.corrupt(reason(entries.error())));
   bitmap_directory_ = place;
   std::uint64_t tables = 0;
   for (Bitmap& entry : *entries) {
@@ -323,7 +329,7 @@ Task<> Image::put_bitmap(const graph::DirtyBitmap& bitmap, StoredBitmap& stored)
   const std::uint64_t unit = geometry().cluster_size();
   auto table_size = bitmap_table_size(bitmap.size(), bitmap.granularity(), geometry());
   if (!table_size) {
-    co_return std::unexpected(health_.fault(Errc::no_space, table_size.error().message));
+    co_return std::unexpected(health_.fault(Errc::no_space, reason(table_size.error())));
   }
   std::vector<Be<std::uint64_t>> table(*table_size);
   std::vector<std::size_t> mixed;
@@ -436,7 +442,7 @@ Result<> Image::check_new_bitmap(const std::string& name, std::uint64_t granular
   }
   if (size() == 0) return refuse(Errc::invalid_argument, "its disk has no bytes");
   const auto fits = bitmap_table_size(size(), granularity, geometry());
-  if (!fits) return refuse(Errc::invalid_argument, fits.error().message);
+  if (!fits) return refuse(Errc::invalid_argument, reason(fits.error()));
   std::vector<Bitmap> entries = entries_of(stored_bitmaps_);
   const auto is_there = [&](const std::string& wanted) {
     return std::ranges::find(entries, wanted, &Bitmap::name) != entries.end();
@@ -452,11 +458,11 @@ Result<> Image::check_new_bitmap(const std::string& name, std::uint64_t granular
   }
   add(name);
   const auto directory = format_bitmap_directory(entries);
-  if (!directory) return refuse(Errc::no_space, directory.error().message);
+  if (!directory) return refuse(Errc::no_space, reason(directory.error()));
   Header told = header_;
   told.bitmaps.emplace();
   const auto room = format_header(told);
-  if (!room) return refuse(Errc::no_space, room.error().message);
+  if (!room) return refuse(Errc::no_space, reason(room.error()));
   return ok;
 }
 
