@@ -240,6 +240,20 @@ TEST(Refcounts, AFileThatCanNotGrowIsFilledToItsEndAndThenFull) {
   }
 }
 
+TEST(Refcounts, ANewBlockCountsNothingWhateverItsPlaceHeldBefore) {
+  Counted image({13, 6});
+  const std::uint64_t room = 2600;
+  image.disk().content.resize(image.disk().content.size() + room * image.unit(), '\xff');
+  image.disk().refresh_size();
+  image.disk().grows = graph::Growth::never;
+  image.reopen(1 << 20);
+  std::uint64_t mine = 0;
+  for (auto run = image.allocate(100); run; run = image.allocate(100)) {
+    mine += run->length / image.unit();
+  }
+  EXPECT_GE(mine + 4, room);
+}
+
 TEST(Refcounts, QR2_CountsGoUpToTheirLimitAndNoFurther) {
   for (const unsigned order : {0U, 1U, 2U, 3U}) {
     Counted image({9, order});
