@@ -31,7 +31,7 @@ Task<> Image::rewrite_header() {
   CO_TRY(const std::vector<std::byte> next, format_header(header_));
   std::vector<std::byte> now(next.size());
   const std::uint64_t there = std::min<std::uint64_t>(now.size(), edges_.file->size());
-  const Buffers list(std::span(now).first(there));
+  const Buffers list{std::span(now).first(there)};
   CO_CHECK(co_await edges_.file->read(0, list));
   std::vector<std::uint64_t> changed;
   for (std::uint64_t at = 0; at < now.size(); at += sector) {
@@ -43,22 +43,22 @@ Task<> Image::rewrite_header() {
   if (changed.empty()) co_return ok;
   if (changed.size() == 1) {
     if (changed[0] == 0) co_return co_await replace_first_sector(next);
-    const ConstBuffers bytes(std::span(next).subspan(changed[0], sector));
+    const ConstBuffers bytes{std::span(next).subspan(changed[0], sector)};
     CO_CHECK(co_await edges_.file->write(changed[0], bytes));
     co_return co_await edges_.file->flush();
   }
   const std::uint64_t behind = std::max({used(now), used(next), sector});
   CO_TRY(const std::vector<std::byte> copy, format_header_at(header_, behind));
-  const ConstBuffers rest(std::span(copy).subspan(behind));
+  const ConstBuffers rest{std::span(copy).subspan(behind)};
   CO_CHECK(co_await edges_.file->write(behind, rest));
   CO_CHECK(co_await edges_.file->flush());
   CO_CHECK(co_await replace_first_sector(copy));
-  const ConstBuffers body(std::span(next).subspan(sector, behind - sector));
+  const ConstBuffers body{std::span(next).subspan(sector, behind - sector)};
   if (behind > sector) CO_CHECK(co_await edges_.file->write(sector, body));
   CO_CHECK(co_await edges_.file->flush());
   CO_CHECK(co_await replace_first_sector(next));
   // what is behind the end of the extensions says nothing
-  const ConstBuffers zeroes(std::span(next).subspan(behind));
+  const ConstBuffers zeroes{std::span(next).subspan(behind)};
   co_return co_await edges_.file->write(behind, zeroes);
 }
 
