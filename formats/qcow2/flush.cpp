@@ -37,7 +37,9 @@ Task<> Image::flush_to_children() {
   const bool mapping_changed = l2_changed || active_.dirty();
   const bool lazy = may_postpone_refcounts();
   if (!lazy) refcounts_.freeze();
-  for (const Range& table : refcounts_.take_left_behind()) free_later(table, FreedBy::other);
+  if (!lazy) {  // else the header still tells of it
+    for (const Range& table : refcounts_.take_left_behind()) free_later(table, FreedBy::other);
+  }
 
   if (lazy && mapping_changed && !header_.is(incompatible::dirty)) {
     CO_CHECK(co_await say_dirty());

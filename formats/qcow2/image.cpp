@@ -67,15 +67,21 @@ Task<> Image::open() {
   metadata_.add({header_.l1_table_offset, std::uint64_t{header_.l1_size} * 8});
   metadata_.add({refcounts_.table_offset(), refcounts_.table_clusters() << geometry.cluster_bits});
   for (const std::uint64_t block : refcounts_.table()) {
-    if (block != 0) metadata_.add({align_down(block, 512), geometry.cluster_size()});
+    if (block != 0) guard_table(block);
   }
   for (std::uint64_t i = 0; i < active_.entries(); ++i) {
     const std::uint64_t table = active_.entry(i) & offset_mask;
-    if (table != 0) metadata_.add({table, geometry.cluster_size()});
+    if (table != 0) guard_table(table);
   }
   CO_CHECK(co_await load_snapshots());
   if (header_.luks) metadata_.add({header_.luks->offset, header_.luks->length});
   co_return co_await load_bitmaps();
+}
+
+// H-19: what lies behind the end of the file is no table, and takes no memory.
+void Image::guard_table(std::uint64_t host) {
+  if (host >= edges_.file->size()) return;
+  metadata_.add({align_down(host, 512), geometry().cluster_size()});
 }
 
 Mapping Image::mapping_of(L1Table l1) { return {l2_cache_, health_, rules_, std::move(l1)}; }

@@ -210,6 +210,7 @@ class Image {
   Task<> load_snapshots();
   Result<> check_snapshot(const Snapshot& snapshot) const;
   void guard(const L1Table& l1);
+  void guard_table(std::uint64_t host);
   Task<> count_tree(const L1Table& l1, Step step);
   Task<> count_table(std::uint64_t l1_entry, Step step, std::uint64_t entries);
   Task<> count(Range range, Step step);

@@ -79,9 +79,7 @@ Result<> Image::check_snapshot(const Snapshot& snapshot) const {
 void Image::guard(const L1Table& l1) {
   metadata_.add({l1.offset, l1.entries.size() * 8});
   for (const std::uint64_t entry : l1.entries) {
-    if ((entry & offset_mask) != 0) {
-      metadata_.add({align_down(entry & offset_mask, 512), geometry().cluster_size()});
-    }
+    if ((entry & offset_mask) != 0) guard_table(entry & offset_mask);
   }
 }
 
