@@ -279,7 +279,11 @@ Task<> Scan::count_snapshots() {
 Task<> Scan::count_bitmaps() {
   if (!has_bitmaps(header_)) co_return ok;
   add_reference(header_.bitmaps->directory_offset, header_.bitmaps->directory_size);
-  const Result<std::vector<Bitmap>> bitmaps = co_await read_bitmaps(file_, header_);
+  Result<std::vector<Bitmap>> bitmaps = co_await read_bitmaps(file_, header_);
+  if (bitmaps && !std::ranges::all_of(*bitmaps, &Bitmap::is_usable)) {
+    // what such a one refers to is known to nobody here
+    bitmaps = failure(Errc::not_supported, "qcow2: there is a bitmap of a kind not known here");
+  }
   if (!bitmaps) {
     ++report.corruptions;
     co_return std::unexpected(bitmaps.error());
