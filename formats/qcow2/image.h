@@ -62,6 +62,9 @@ Result<T> at_guest(Result<T> done, std::uint64_t guest) {
   return done;
 }
 
+// A failure of a child, in bytes of the guest: `child` is where `guest` lies there.
+Result<> seen_by_guest(Result<> done, std::uint64_t child, std::uint64_t guest);
+
 class Image {
  public:
   // Lifetime: node and edges outlive it.
@@ -97,8 +100,6 @@ class Image {
   Task<> read_of(Mapping& mapping, std::uint64_t guest, const Buffers& out);
   Task<graph::Extents> map(Range range);
   Task<graph::Extents> map_of(Mapping& mapping, Range range);
-  // What map() called opaque.
-  Task<> read_compressed(Mapping& mapping, std::uint64_t guest, const Buffers& out);
 
   Task<> write(std::uint64_t guest, const ConstBuffers& data, graph::WriteFlags flags);
   Task<> write_zeroes(Range range, graph::ZeroFlags flags);

@@ -103,16 +103,6 @@ const TableCache::Slice* Mapping::slice_now(std::uint64_t guest) {
   return cache_.find(slice_host(*entry & offset_mask, guest));
 }
 
-Task<Cluster> Mapping::cluster(std::uint64_t guest) {
-  CO_TRY(const std::uint64_t entry, l1_entry(guest));
-  if ((entry & offset_mask) == 0) co_return Cluster();
-  const std::uint64_t host = slice_host(entry & offset_mask, guest);
-  CO_TRY(const TableCache::Ref slice, co_await cache_.get(host));
-  auto decoded = decode(load(*slice, guest), rules_, guest);
-  if (!decoded) co_return std::unexpected(health_.corrupt(decoded.error(), guest));
-  co_return std::move(*decoded);
-}
-
 L2Entry Mapping::load(const TableCache::Slice& slice, std::uint64_t guest) const {
   const std::uint64_t index = (guest - slice_first(guest)) >> rules_.geometry.cluster_bits;
   return load_entry(slice.bytes(), rules_.geometry, index);

@@ -45,8 +45,6 @@ class Mapping {
   // waiting: nothing when a slice has to be loaded first.
   std::optional<Result<Run>> run_now(std::uint64_t guest, std::uint64_t length);
   Task<Run> run(std::uint64_t guest, std::uint64_t length);
-  // What the L2 entry of `guest` says, without waiting, if its slice is here.
-  Task<Cluster> cluster(std::uint64_t guest);
 
   // The slice that describes `guest`, pinned. Errors: corrupt, io_error.
   // Requires: there is an L2 table.

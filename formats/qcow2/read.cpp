@@ -11,14 +11,13 @@ namespace {
 
 constexpr std::size_t extents_max = 256;  // of one answer
 
-// A failure of a child, in bytes of the guest.
+}  // namespace
+
 Result<> seen_by_guest(Result<> done, std::uint64_t child, std::uint64_t guest) {
   if (done) return done;
   const std::uint64_t at = done.error().offset;
   return std::unexpected(std::move(done).error().at(guest + (at > child ? at - child : 0)));
 }
-
-}  // namespace
 
 // The pin is taken by the caller: a task starts when it is awaited, and the world goes on before.
 Task<> Image::read_data(Epochs::Pin pin, std::uint64_t host, std::uint64_t guest,
@@ -151,9 +150,5 @@ Task<graph::Extents> Image::map_of(Mapping& mapping, Range range) {
 }
 
 Task<graph::Extents> Image::map(Range range) { return map_of(active_, range); }
-
-Task<> Image::read_compressed(Mapping& mapping, std::uint64_t guest, const Buffers& out) {
-  return read_of(mapping, guest, out);
-}
 
 }  // namespace formats::qcow2

@@ -19,12 +19,6 @@ using graph::DebugEvent;
 
 constexpr std::uint64_t chunk_max = 16 * MiB;  // of a write that is planned at once
 
-Result<> seen_by_guest(Result<> done, std::uint64_t child, std::uint64_t guest) {
-  if (done) return done;
-  const std::uint64_t at = done.error().offset;
-  return std::unexpected(std::move(done).error().at(guest + (at > child ? at - child : 0)));
-}
-
 // The bits of the subclusters that `range`, bytes of one cluster, touches.
 std::uint32_t touched(Range range, const Geometry& geometry) {
   const auto first = static_cast<unsigned>(range.offset / geometry.subcluster_size());
