@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graph/base/log.h"
+
 namespace graph {
 namespace {
 
@@ -25,7 +27,7 @@ bool is_node_name(std::string_view name) {
 Result<const Driver*> check_node(std::string_view name, const Options& options,
                                  std::span<const Driver* const> drivers) {
   if (!name.empty() && !is_node_name(name)) {
-    return refuse(options.position(), "'" + std::string(name) +
+    return refuse(options.position(), "'" + printable(name) +
                                           "' is no node name: 1 to 31 of A-Z a-z 0-9 - . _, a "
                                           "letter first");
   }
@@ -36,7 +38,7 @@ Result<const Driver*> check_node(std::string_view name, const Options& options,
   if (found == drivers.end()) {
     std::vector<std::string> known;
     for (const Driver* driver : drivers) known.emplace_back(driver->name);
-    std::string why = "there is no driver '" + *kind->text() + "'";
+    std::string why = "there is no driver '" + printable(*kind->text()) + "'";
     if (const auto near = nearest(*kind->text(), known)) why += ", did you mean '" + *near + "'?";
     return refuse(kind->position, std::move(why));
   }

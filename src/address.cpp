@@ -9,6 +9,8 @@
 #include <optional>
 #include <utility>
 
+#include "graph/base/log.h"
+
 namespace app {
 namespace {
 
@@ -17,7 +19,7 @@ constexpr std::size_t socket_path_max = sizeof(sockaddr_un::sun_path) - 1;
 
 std::unexpected<Error> refuse(std::string_view text, std::string_view why) {
   return failure(Errc::invalid_argument,
-                 "'" + std::string(text) + "' is no address: " + std::string(why));
+                 "'" + printable(text) + "' is no address: " + std::string(why));
 }
 
 template <class T>

@@ -6,6 +6,8 @@
 #include <charconv>
 #include <limits>
 
+#include "graph/base/log.h"
+
 namespace {
 
 constexpr std::uint64_t size_max =
@@ -78,7 +80,7 @@ std::vector<std::string> split_choices(std::string_view choices) {
   return result;
 }
 
-std::string quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
+std::string quoted(std::string_view text) { return "'" + printable(text) + "'"; }
 
 Result<std::uint64_t> bytes_of_value(const OptionValue& value) {
   if (const auto* number = std::get_if<std::int64_t>(&value.data)) {

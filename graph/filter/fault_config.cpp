@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 
+#include "graph/base/log.h"
 #include "graph/node.h"
 
 namespace graph {
@@ -63,7 +64,7 @@ Result<DebugEvent> event_of(const OptionReader& table) {
   }
   const std::vector<std::string> known(debug_event_names.begin(), debug_event_names.end());
   const auto near = nearest(name, known);
-  return refuse(table.position("event"), "'event': there is no event '" + name + "'" +
+  return refuse(table.position("event"), "'event': there is no event '" + printable(name) + "'" +
                                              (near ? ", did you mean '" + *near + "'?" : ""));
 }
 
@@ -154,7 +155,7 @@ class FileReader {
     group = trimmed(group.substr(0, group.find('"')));
     const bool injects = group == "inject-error";
     if (!injects && group != "set-state") {
-      return refuse(where_, "there is no group '" + std::string(group) +
+      return refuse(where_, "there is no group '" + printable(group) +
                                 "', only inject-error and set-state");
     }
     specs_ = injects ? inject_error_keys.keys : set_state_keys.keys;

@@ -312,6 +312,8 @@ TEST_F(BlkDebug, RefusesRulesThatCantBe) {
             "block-status");
   EXPECT_EQ(complaint("inject-error = [{ event = 'l2_lod' }]"),
             "a.toml:3:19: 'event': there is no event 'l2_lod', did you mean 'l2_load'?");
+  EXPECT_EQ(complaint("inject-error = [{ event = \"a\\nb\" }]"),
+            "a.toml:3:19: 'event': there is no event 'a\\x0ab'");
   EXPECT_EQ(complaint("[[set-state]]\nevent = 'pwritev'\n"),
             "a.toml:3:1: the key 'new_state' is missing");
 }

@@ -222,6 +222,20 @@ TEST(Config, RefusesADriverThatIsNotThere) {
   EXPECT_EQ(complaint("[nodes.a]\nsize = 1\n"), "conf/a.toml:1:1: the key 'driver' is missing");
 }
 
+TEST(Config, SaysWhatIsWrongInOneLineWhateverStandsThere) {
+  EXPECT_EQ(complaint("[nodes.a]\ndriver = 'null-co'\nlatency = \"10\\nm)\"\n"),
+            "conf/a.toml:3:1: 'latency': '10\\x0am)' has no unit: ms, s, min or h");
+  EXPECT_EQ(complaint("[nodes.a]\ndriver = \"\\null-co\"\n"),
+            "conf/a.toml:2:1: there is no driver '\\x0aull-co', did you mean 'null-co'?");
+  EXPECT_EQ(complaint("[nodes.a]\ndriver = 'null-co'\n\"\\n\" = 1\n"),
+            "conf/a.toml:3:1: unknown key '\\x0a'");
+  EXPECT_EQ(
+      complaint("[nodes.\"a\\n\"]\ndriver = 'null-co'\n"),
+      "conf/a.toml:1:1: 'a\\x0a' is no node name: 1 to 31 of A-Z a-z 0-9 - . _, a letter first");
+  EXPECT_EQ(complaint("server.listen = \"tcp:a\\nb\"\n"),
+            "conf/a.toml:1:8: 'tcp:a\\x0ab' is no address: expected tcp:HOST:PORT");
+}
+
 TEST(Config, RefusesTextThatCannotStandOnTheWire) {
   const std::string node = "[nodes.m]\ndriver = 'memory'\n";
 
