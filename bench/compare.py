@@ -1,11 +1,9 @@
-#!/usr/bin/python3
 """gantry beside nbdkit's file plugin and qemu-nbd: what the same work costs each server, as ratios.
 
 All serve one file, held by the page cache, over a Unix socket; fio's nbd engine is the load. In every round each server
 takes its turn at each workload, one directly after the other, so that what else the machine does meets them all. Ratios
 are made within a round; shown is the median of the rounds. The block size of a workload is fixed, so CPU per request and
 CPU per GiB have the same ratio. The times of one machine are no claim about another one, the ratios are."""
-import argparse
 import contextlib
 import json
 import os
@@ -197,16 +195,9 @@ def compare(options):
     options.seconds = options.seconds or (0.3 if options.quick else 2)
     workloads = [name for name in WORKLOADS if re.search(options.only, name)]
     if not workloads:
-        return
+        return {}
     turns = play(options, workloads)
     results = {workload: summary(turns[workload]) for workload in workloads}
     show_medians(results)
     show_ratios(results, options.rounds)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add_options(arguments)
-    compare(arguments.parse_args())
+    return results
