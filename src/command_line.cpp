@@ -148,10 +148,17 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
   command.add_option("--io-engine", parsed.io_engine, "how files are read and written")
       ->check(CLI::IsMember(engines))
       ->capture_default_str();
-  command.add_option("--offset", parsed.offset, "first byte of the image that is served")
-      ->check(bytes);
-  command.add_option("--snapshot", exported.snapshot, "an internal snapshot, by id or name");
-  command.add_option("--size", parsed.size, "bytes served; the default is the rest")->check(bytes);
+  CLI::Option* offset =
+      command.add_option("--offset", parsed.offset, "first byte of the image that is served")
+          ->check(bytes);
+  CLI::Option* snapshot =
+      command.add_option("--snapshot", exported.snapshot, "an internal snapshot, by id or name");
+  CLI::Option* size =
+      command.add_option("--size", parsed.size, "bytes served; the default is the rest")
+          ->check(bytes);
+  command
+      .add_flag("--snapshots", exported.snapshots, "all internal snapshots, too, as NAME@SNAPSHOT")
+      ->excludes(snapshot, size, offset);
   command.footer([drivers] { return formats_help(drivers); });
 }
 
@@ -412,6 +419,7 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
   only.description = command.description;
   only.offset = command.offset;
   only.snapshot = command.snapshot;
+  only.snapshots = command.snapshots;
   only.size = command.size;
   config.exports.push_back(std::move(only));
   return config;

@@ -36,6 +36,7 @@ struct ExportCommand {
   std::uint64_t offset = 0;           // bytes
   std::optional<std::uint64_t> size;  // bytes
   std::string snapshot;               // "": the active disk
+  bool snapshots = false;             // all of them, too, as NAME@SNAPSHOT
 };
 struct CtlCommand {
   Address socket;
