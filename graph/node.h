@@ -17,6 +17,7 @@
 #include "graph/extent.h"
 #include "graph/flush.h"
 #include "graph/permissions.h"
+#include "graph/port.h"
 #include "graph/request_tracker.h"
 
 namespace graph {
@@ -70,13 +71,6 @@ struct ZeroFlags {
 
 enum class DiscardMode : std::uint8_t { ignore, unmap };
 enum class DetectZeroes : std::uint8_t { off, on, unmap };
-
-// A content of a node beside the active one, read-only: an internal snapshot.
-struct Port {
-  std::string id;
-  std::string name;
-  std::uint64_t size = 0;  // bytes
-};
 
 // The keys that every driver has.
 struct CommonOptions {
@@ -175,6 +169,8 @@ class Node : public Parent {
   // Reads what map() called opaque.
   virtual Task<> read_opaque(std::uint64_t offset, const Buffers& out);
 
+  // Can its content be kept as a snapshot?
+  virtual bool has_snapshots() const { return false; }
   // Contents that can be looked at beside the active one.
   virtual std::vector<Port> ports() const { return {}; }
   // A node that shows one of them, by id or else by name, as long as it lives; `self` leads to this

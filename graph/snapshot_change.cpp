@@ -15,6 +15,10 @@ Result<> check_writable(const Node& node) {
 
 Task<Port> take_snapshot(Node& node, std::string name) {
   CO_CHECK(check_writable(node));
+  if (name.empty()) {
+    co_return std::unexpected(Error(Errc::invalid_argument, node.name(), 0,
+                                    node.name() + ": the name of a snapshot is empty"));
+  }
   const DrainedSection still = co_await DrainedSection::begin(node);
   co_return co_await node.take_snapshot(std::move(name));
 }

@@ -12,7 +12,7 @@ namespace graph {
 // Lifetime: `node` stays in the graph until the task has ended.
 
 // The active content as it is now, as a snapshot called `name`.
-// Errors: invalid_argument when there is one of that name.
+// Errors: invalid_argument when there is one of that name, or the name is empty.
 Task<Port> take_snapshot(Node& node, std::string name);
 // By id, or else by name. Errors: invalid_argument (there is none), busy (in use; says by whom).
 Task<Port> delete_snapshot(Node& node, std::string wanted);

@@ -24,6 +24,7 @@ class Connection final : public Outbox {
 
   // Serves, and returns when the stream is closed and nothing of the client is left.
   asio::awaitable<void> run();
+  const Export& served() const { return *session_.item; }
   // The server is stopping: closes now if the client has nothing under way, else when that is
   // answered.
   void close_if_done();

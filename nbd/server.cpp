@@ -63,6 +63,18 @@ Export* Server::find(std::string_view name) const {
   return found == exports_.end() ? nullptr : found->second.get();
 }
 
+std::unique_ptr<Export> Server::remove_idle(std::string_view name) {
+  const auto found = exports_.find(name);
+  if (found == exports_.end()) return nullptr;
+  const auto uses_it = [&](const Connection* connection) {
+    return &connection->served() == found->second.get();
+  };
+  if (std::ranges::any_of(connections_, uses_it)) return nullptr;
+  std::unique_ptr<Export> item = std::move(found->second);
+  exports_.erase(found);
+  return item;
+}
+
 std::vector<Export*> Server::exports() const {
   std::vector<Export*> all;
   all.reserve(exports_.size());

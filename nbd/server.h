@@ -39,6 +39,9 @@ class Server {
   Result<> add(std::unique_ptr<Export> item);
   // Null when there is none of that name.
   Export* find(std::string_view name) const;
+  // Takes away an export that nobody uses, for detaching its view; nobody comes to it any more.
+  // Null when there is none of that name, or somebody is connected to it.
+  std::unique_ptr<Export> remove_idle(std::string_view name);
   // In the order of their names.
   std::vector<Export*> exports() const;
 

@@ -31,7 +31,7 @@ Task<> Cell::open_all() {
     if (!added) co_return std::unexpected(std::move(added).error());
   }
   for (const ExportConfig* wanted : part_.exports) CO_CHECK(co_await add_export(*wanted));
-  co_return ok;
+  co_return co_await serve_snapshots();
 }
 
 namespace {
@@ -40,9 +40,7 @@ namespace {
 Result<std::uint64_t> size_shown(const graph::Node& node, const ExportConfig& wanted) {
   if (wanted.snapshot.empty()) return node.size();
   const std::vector<graph::Port> ports = node.ports();
-  auto port = std::ranges::find(ports, wanted.snapshot, &graph::Port::id);
-  if (port == ports.end()) port = std::ranges::find(ports, wanted.snapshot, &graph::Port::name);
-  if (port != ports.end()) return port->size;
+  if (const graph::Port* port = graph::find_port(ports, wanted.snapshot)) return port->size;
   return std::unexpected(at_position(
       wanted.position, Error(Errc::invalid_argument, node.name() + ": there is no snapshot '" +
                                                          printable(wanted.snapshot) + "'")));
@@ -51,9 +49,6 @@ Result<std::uint64_t> size_shown(const graph::Node& node, const ExportConfig& wa
 }  // namespace
 
 Task<> Cell::add_export(const ExportConfig& wanted) {
-  const auto at = [&](const Position& where, Error error) {
-    return std::unexpected(at_position(where, std::move(error)));
-  };
   std::shared_ptr<graph::Node> node = graph_.find(wanted.node);
   assert(node && "read_config() refuses an export of an unknown node");
   graph::ViewOptions options(user_of(wanted.name));
@@ -67,20 +62,30 @@ Task<> Cell::add_export(const ExportConfig& wanted) {
     const std::uint64_t rest = end > wanted.offset ? end - wanted.offset : 0;
     const Range window{wanted.offset, wanted.size.value_or(rest)};
     if (!window.lies_within(end)) {
-      co_return at(wanted.window_position,
-                   Error(Errc::invalid_argument,
-                         options.user + ": " + std::to_string(window.length) + " bytes at " +
-                             std::to_string(window.offset) + " leave node '" + node->name() +
-                             "' of " + std::to_string(end) + " bytes"));
+      co_return std::unexpected(at_position(
+          wanted.window_position,
+          Error(Errc::invalid_argument, options.user + ": " + std::to_string(window.length) +
+                                            " bytes at " + std::to_string(window.offset) +
+                                            " leave node '" + node->name() + "' of " +
+                                            std::to_string(end) + " bytes")));
     }
     options.window = window;
   }
-  auto view = co_await graph_.attach(std::move(node), std::move(options));
-  if (!view) co_return at(wanted.position, std::move(view).error());
-  auto made = nbd::Export::create(wanted.name, wanted.description, *std::move(view));
-  if (!made) co_return at(wanted.position, std::move(made).error());
+  co_return co_await add_view(wanted, wanted.name, wanted.description, std::move(options));
+}
+
+// An export called `name` of what `origin` serves.
+Task<> Cell::add_view(const ExportConfig& origin, std::string name, std::string description,
+                      graph::ViewOptions options) {
+  const auto at_origin = [&](Error error) {
+    return std::unexpected(at_position(origin.position, std::move(error)));
+  };
+  auto view = co_await graph_.attach(graph_.find(origin.node), std::move(options));
+  if (!view) co_return at_origin(std::move(view).error());
+  auto made = nbd::Export::create(std::move(name), std::move(description), *std::move(view));
+  if (!made) co_return at_origin(std::move(made).error());
   Result<> added = server_.add(*std::move(made));
-  if (!added) co_return at(wanted.position, std::move(added).error());
+  if (!added) co_return at_origin(std::move(added).error());
   co_return ok;
 }
 

@@ -94,6 +94,7 @@ struct Parsed {
   CreateCommand create;
   BitmapCommand bitmap;
   std::string granularity;
+  SnapshotCommand snapshot;
   CheckCommand check;
   InfoCommand info;
   std::string repair;
@@ -147,10 +148,17 @@ void describe_export(CLI::App& command, Parsed& parsed, Drivers drivers) {
   command.add_option("--io-engine", parsed.io_engine, "how files are read and written")
       ->check(CLI::IsMember(engines))
       ->capture_default_str();
-  command.add_option("--offset", parsed.offset, "first byte of the image that is served")
-      ->check(bytes);
-  command.add_option("--snapshot", exported.snapshot, "an internal snapshot, by id or name");
-  command.add_option("--size", parsed.size, "bytes served; the default is the rest")->check(bytes);
+  CLI::Option* offset =
+      command.add_option("--offset", parsed.offset, "first byte of the image that is served")
+          ->check(bytes);
+  CLI::Option* snapshot =
+      command.add_option("--snapshot", exported.snapshot, "an internal snapshot, by id or name");
+  CLI::Option* size =
+      command.add_option("--size", parsed.size, "bytes served; the default is the rest")
+          ->check(bytes);
+  command
+      .add_flag("--snapshots", exported.snapshots, "all internal snapshots, too, as NAME@SNAPSHOT")
+      ->excludes(snapshot, size, offset);
   command.footer([drivers] { return formats_help(drivers); });
 }
 
@@ -239,6 +247,31 @@ void describe_bitmap(CLI::App& command, Parsed& parsed) {
   }
 }
 
+void describe_snapshot(CLI::App& command, SnapshotCommand& snapshot) {
+  using Action = SnapshotCommand::Action;
+  struct Described {
+    const char* word;
+    Action action;
+    const char* help;
+    const char* name;  // what NAME is; null: there is none
+  };
+  constexpr std::array actions{
+      Described{"list", Action::list, "Lists the snapshots of an image", nullptr},
+      Described{"create", Action::create, "Keeps the disk as it is now", "of the new snapshot"},
+      Described{"apply", Action::apply, "The disk becomes what a snapshot is", "an id or a name"},
+      Described{"delete", Action::remove, "Takes a snapshot out of the image", "an id or a name"}};
+  command.require_subcommand(1);
+  for (const Described& each : actions) {
+    CLI::App& action = *command.add_subcommand(each.word, each.help);
+    action.add_option("IMAGE", snapshot.image, "a qcow2 image that nobody has open")->required();
+    if (each.name != nullptr) action.add_option("NAME", snapshot.name, each.name)->required();
+    if (each.action != Action::apply) {
+      action.add_flag("--json", snapshot.json, "prints it as JSON, with QEMU's keys");
+    }
+    action.callback([&snapshot, chosen = each.action] { snapshot.action = chosen; });
+  }
+}
+
 void describe_check(CLI::App& command, Parsed& parsed) {
   const std::vector<std::string> repairs{"leaks", "all"};
   const std::vector<std::string> formats{"qcow2", "raw"};
@@ -297,6 +330,8 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   CLI::App& exported = *app.add_subcommand("export", "Serves one image, without a file");
   CLI::App& create = *app.add_subcommand("create", "Makes an image");
   CLI::App& bitmap = *app.add_subcommand("bitmap", "The dirty bitmaps that a qcow2 image keeps");
+  CLI::App& snapshot =
+      *app.add_subcommand("snapshot", "The internal snapshots that a qcow2 image keeps");
   CLI::App& info = *app.add_subcommand("info", "Tells what an image is");
   CLI::App& check =
       *app.add_subcommand("check", "Looks for contradictions in an image, and repairs them");
@@ -308,6 +343,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   describe_ctl(ctl, parsed);
   describe_create(create, parsed.create);
   describe_bitmap(bitmap, parsed);
+  describe_snapshot(snapshot, parsed.snapshot);
   describe_check(check, parsed);
   describe_info(info, parsed.info, drivers);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
@@ -332,6 +368,7 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
       parsed.bitmap.granularity = parse_bytes(parsed.granularity).value_or(0);
     return parsed.bitmap;
   }
+  if (snapshot.parsed()) return parsed.snapshot;
   if (info.parsed()) return parsed.info;
   if (check.parsed()) {
     using formats::qcow2::Repair;
@@ -382,6 +419,7 @@ Result<Config> config_of(const ExportCommand& command, Drivers drivers) {
   only.description = command.description;
   only.offset = command.offset;
   only.snapshot = command.snapshot;
+  only.snapshots = command.snapshots;
   only.size = command.size;
   config.exports.push_back(std::move(only));
   return config;

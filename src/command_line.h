@@ -36,6 +36,7 @@ struct ExportCommand {
   std::uint64_t offset = 0;           // bytes
   std::optional<std::uint64_t> size;  // bytes
   std::string snapshot;               // "": the active disk
+  bool snapshots = false;             // all of them, too, as NAME@SNAPSHOT
 };
 struct CtlCommand {
   Address socket;
@@ -57,6 +58,13 @@ struct BitmapCommand {
   std::optional<std::uint64_t> granularity;  // bytes; with add
   bool json = false;                         // with list
 };
+struct SnapshotCommand {
+  enum class Action : std::uint8_t { list, create, apply, remove };
+  Action action = Action::list;
+  std::string image;
+  std::string name;   // or an id; "": with list
+  bool json = false;  // what there is, or was changed
+};
 struct CheckCommand {
   std::string image;
   std::string format;  // "": what it looks like
@@ -69,8 +77,9 @@ struct InfoCommand {
   bool backing_chain = false;
   bool json = false;
 };
-using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand,
-                             CreateCommand, CheckCommand, InfoCommand, BitmapCommand>;
+using Command =
+    std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand, CreateCommand,
+                 CheckCommand, InfoCommand, BitmapCommand, SnapshotCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

@@ -55,6 +55,9 @@ constexpr std::array export_specs{
     OptionSpec{"size", Kind::bytes, "rest", "bytes served; without it all up to the node's end"},
     OptionSpec{"snapshot", Kind::text, "",
                "an internal snapshot of the node, by id or name, instead of its active disk"},
+    OptionSpec{"snapshots", Kind::boolean, "false",
+               "each internal snapshot of the node is served, too, as NAME@SNAPSHOT; later ones as "
+               "well"},
     OptionSpec{"write-through", Kind::boolean, "false",
                "each write is durable when it is answered"},
 };
@@ -259,6 +262,14 @@ Result<ExportConfig> read_export(const std::string& name, const Options& options
       return refuse(reader.position("snapshot"),
                     "export '" + printable(name) + "': a snapshot can't be writable");
     }
+  }
+  result.snapshots = reader.boolean("snapshots");
+  for (const char* key : {"snapshot", "offset", "size"}) {
+    if (!result.snapshots || !reader.has(key)) continue;
+    return refuse(reader.position("snapshots"), "export '" + printable(name) +
+                                                    "': 'snapshots' serves whole disks beside the "
+                                                    "live one, and does not go with '" +
+                                                    key + "'");
   }
   result.offset = reader.bytes("offset");
   if (reader.has("size")) result.size = reader.bytes("size");

@@ -37,8 +37,9 @@ struct ExportConfig {
   std::uint64_t offset = 0;           // bytes of the node
   std::optional<std::uint64_t> size;  // bytes; none: up to the end of the node
   bool write_through = false;
-  std::string snapshot;  // "": the active disk; else an internal snapshot, by id or else by name
-  Position position;     // of the table
+  std::string snapshot;    // "": the active disk; else an internal snapshot, by id or else by name
+  bool snapshots = false;  // each of the node is an export, too: NAME@SNAPSHOT
+  Position position;       // of the table
   Position window_position;  // of its size, or else its offset
 };
 

@@ -196,9 +196,9 @@ class Daemon final : public control::Host {
 
   // To control clients that have waited for it.
   void tell_of_the_end() {
-    for (const ExportConfig& item : config_.exports) {
+    for (const auto& [name, offer] : *site_.lobby().offers()) {
       Json data;
-      data.set("id", item.name);
+      data.set("id", name);
       control_.emit("BLOCK_EXPORT_DELETED", std::move(data));
     }
   }

@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <cstdio>
-#include <ctime>
 #include <filesystem>
 #include <optional>
 #include <system_error>
@@ -15,6 +14,7 @@
 #include "graph/base/json.h"
 #include "src/image_format.h"
 #include "src/one_file.h"
+#include "src/snapshot_text.h"
 
 namespace app {
 namespace {
@@ -26,13 +26,20 @@ using formats::qcow2::Header;
 using formats::qcow2::Snapshot;
 namespace bit = formats::qcow2::incompatible;
 
-constexpr std::uint64_t second = 1'000'000'000;  // in nanoseconds
-constexpr std::size_t chain_max = 200;           // images
+constexpr std::size_t chain_max = 200;  // images
 
 struct Qcow2Info {
   Header header;
   std::vector<Snapshot> snapshots;
   std::vector<Bitmap> bitmaps;
+
+  std::vector<graph::Port> ports() const {
+    std::vector<graph::Port> ports;
+    for (const Snapshot& each : snapshots) {
+      ports.push_back(port_of(each, each.disk_size.value_or(header.size)));
+    }
+    return ports;
+  }
 };
 
 struct Info {
@@ -118,19 +125,6 @@ Task<std::vector<Info>> look_at_chain(Home& home, Drivers drivers, const InfoCom
   co_return std::move(chain);
 }
 
-Json json_of(const Snapshot& snapshot) {
-  Json json{JsonObject()};
-  json.set("id", snapshot.id);
-  json.set("name", snapshot.name);
-  json.set("vm-state-size", snapshot.vm_state_size);
-  json.set("date-sec", snapshot.date_seconds);
-  json.set("date-nsec", snapshot.date_nanoseconds);
-  json.set("vm-clock-sec", snapshot.vm_clock_nanoseconds / second);
-  json.set("vm-clock-nsec", snapshot.vm_clock_nanoseconds % second);
-  if (snapshot.icount) json.set("icount", *snapshot.icount);
-  return json;
-}
-
 std::vector<std::string> flags_of(const Bitmap& bitmap) {
   std::vector<std::string> flags;
   if (bitmap.is_in_use()) flags.emplace_back("in-use");
@@ -201,7 +195,7 @@ Json json_of(const Info& info) {
   }
   if (!info.qcow2->snapshots.empty()) {
     Json snapshots{JsonArray()};
-    for (const Snapshot& each : info.qcow2->snapshots) snapshots.add(json_of(each));
+    for (const graph::Port& each : info.qcow2->ports()) snapshots.add(snapshot_json(each));
     json.set("snapshots", std::move(snapshots));
   }
   json.set("format-specific", specific_json_of(*info.qcow2));
@@ -221,25 +215,6 @@ std::string size_text(std::uint64_t bytes) {
   std::size_t unit = 0;
   for (; value >= 1024 && unit + 1 < std::size(units); ++unit) value /= 1024;
   return fmt::format("{:.3g} {} ({} bytes)", value, units[unit], bytes);
-}
-
-std::string date_text(std::uint32_t seconds) {
-  const std::time_t when = seconds;
-  std::tm parts{};
-  char text[32] = "?";
-  if (::localtime_r(&when, &parts) != nullptr) {
-    std::strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &parts);
-  }
-  return text;
-}
-
-std::string text_of(const Snapshot& snapshot) {
-  const std::uint64_t clock = snapshot.vm_clock_nanoseconds / second;
-  return fmt::format("  {:<9} {:<20} {}  VM state {} bytes, VM clock {:02}:{:02}:{:02}.{:03}\n",
-                     printable(snapshot.id), printable(snapshot.name),
-                     date_text(snapshot.date_seconds), snapshot.vm_state_size, clock / 3600,
-                     clock / 60 % 60, clock % 60,
-                     snapshot.vm_clock_nanoseconds % second / 1'000'000);
 }
 
 std::string text_of(const Qcow2Info& info, const std::string& filename) {
@@ -265,7 +240,7 @@ std::string text_of(const Qcow2Info& info, const std::string& filename) {
   if (header.is(bit::dirty)) text += line("dirty", "yes: it was not closed");
   if (header.is(bit::corrupt)) text += line("corrupt", "yes: see gantry check");
   if (!info.snapshots.empty()) text += "snapshots:\n";
-  for (const Snapshot& each : info.snapshots) text += text_of(each);
+  for (const graph::Port& each : info.ports()) text += "  " + snapshot_line(each) + "\n";
   if (!info.bitmaps.empty()) text += "bitmaps:\n";
   for (const Bitmap& each : info.bitmaps) {
     text += fmt::format("  {}: granularity {}", printable(each.name), each.granularity());

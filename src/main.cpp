@@ -18,6 +18,7 @@
 #include "src/image_format.h"
 #include "src/image_info.h"
 #include "src/signals.h"
+#include "src/snapshot.h"
 #include "src/worker.h"
 
 namespace {
@@ -95,6 +96,7 @@ int run_tool(const C& command, Task<int> (*body)(app::Worker&, const C&, app::Dr
 
 int run(const app::CreateCommand& command) { return run_tool(command, app::create_image); }
 int run(const app::BitmapCommand& command) { return run_tool(command, app::change_bitmap); }
+int run(const app::SnapshotCommand& command) { return run_tool(command, app::change_snapshot); }
 int run(const app::InfoCommand& command) { return run_tool(command, app::print_info); }
 int run(const app::CheckCommand& command) { return run_tool(command, app::check_image); }
 

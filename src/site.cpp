@@ -54,6 +54,7 @@ struct Site::Place {
   }
 
   Cell& cell;
+  Served served;            // as it said the last time
   std::size_t worker;       // its number; of the one that it goes to
   std::size_t before = 0;   // where it was until it moved
   std::size_t clients = 0;  // on their way to it, too
@@ -85,36 +86,87 @@ Site::Site(Home& front, std::vector<Home*> workers, const Config& config, Driver
     cells_.push_back(std::make_unique<Cell>(*workers_[number], std::move(part),
                                             config.limits.server(), drivers));
     places_.push_back(std::make_unique<Place>(*cells_.back(), number));
-    for (const ExportConfig* item : cells_.back()->part().exports) {
-      by_export_.emplace(item->name, places_.back().get());
-    }
   }
 }
 
 Site::~Site() = default;
 
 Task<> Site::open() {
-  nbd::Offers offers;
   for (const auto& place : places_) {
     Cell& cell = place->cell;
     opening_ = place.get();
     Result<> opened = co_await run_on(cell.home().executor, cell.open());
     opening_ = nullptr;
+    if (!opened) place->closed = true;
+    if (opened) opened = co_await learn(*place);
     if (!opened) {
-      place->closed = true;
       (void)co_await close();  // the first failure is what people need to hear of
       co_return opened;
     }
-    offers.merge(cell.server().offers());
+  }
+  publish();
+  co_return ok;
+}
+
+Task<> Site::learn(Place& place) {
+  CO_TRY(place.served, co_await run_on(place.cell.home().executor, place.cell.served()));
+  co_return check_names(place);
+}
+
+// Configured names differ; those of snapshots may be what another cell has.
+Result<> Site::check_names(const Place& place) const {
+  for (const auto& other : places_) {
+    if (other.get() == &place) continue;
+    for (const auto& [name, offer] : other->served.offers) {
+      if (!place.served.offers.contains(name)) continue;
+      const auto here = place.served.snapshots.find(name);
+      const ExportConfig& origin = here != place.served.snapshots.end()
+                                       ? *here->second
+                                       : *other->served.snapshots.find(name)->second;
+      return std::unexpected(at_position(origin.position, export_name_taken(origin, name)));
+    }
+  }
+  return ok;
+}
+
+void Site::publish() {
+  nbd::Offers offers;
+  by_export_.clear();
+  for (const auto& place : places_) {
+    for (const auto& [name, offer] : place->served.offers) {
+      offers.emplace(name, offer);
+      by_export_.emplace(name, place.get());
+    }
   }
   lobby_.publish(std::move(offers));
+}
+
+Task<> Site::republish(Cell& cell) {
+  Place& place = place_of(cell);
+  CO_TRY(place.served, co_await visit(cell, cell.served()));
+  publish();
   co_return ok;
+}
+
+std::map<std::string, const ExportConfig*> Site::snapshot_exports() const {
+  std::map<std::string, const ExportConfig*> all;
+  for (const auto& place : places_) {
+    all.insert(place->served.snapshots.begin(), place->served.snapshots.end());
+  }
+  return all;
 }
 
 // A cell without clients goes where there is least to do when its first one comes. Nobody else is
 // there: all that its last client asked for had ended when the client's ticket was given back.
 void Site::deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket) {
-  Place& there = *by_export_.find(session.offer->name)->second;
+  const auto found = by_export_.find(session.offer->name);
+  if (found == by_export_.end()) {
+    front_.log.info("client " + stream->peer() + ": export '" + printable(session.offer->name) +
+                    "' is gone");
+    stream->close();
+    return;
+  }
+  Place& there = *found->second;
   const bool nobody_there = there.clients == 0 && there.visitors.inside() == 0;
   if (nobody_there && there.step == Place::Step::at_home) {
     const auto emptiest = std::ranges::min_element(clients_);
@@ -169,9 +221,12 @@ asio::awaitable<void> Site::move(Place& place) {
   for (auto& newcomer : std::exchange(place.waiting, {})) bring(std::move(newcomer));
 }
 
+Site::Place& Site::place_of(const Cell& cell) const {
+  return **std::ranges::find_if(places_, [&](const auto& item) { return &item->cell == &cell; });
+}
+
 Task<Gate::Pass> Site::enter(Cell& cell) {
-  Place& place =
-      **std::ranges::find_if(places_, [&](const auto& item) { return &item->cell == &cell; });
+  Place& place = place_of(cell);
   while (place.step != Place::Step::at_home) co_await place.moving.drained();
   Gate::Pass visitor = place.visitors.try_enter();
   if (!visitor) co_return failure(Errc::shutting_down, "the server is stopping");

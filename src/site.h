@@ -47,6 +47,12 @@ class Site {
     co_return co_await run_on(cell.home().executor, std::move(work));
   }
 
+  // What the cell serves has changed: new clients are told so.
+  // Errors: shutting_down. Lifetime: as of run_on().
+  Task<> republish(Cell& cell);
+  // Exports that `snapshots` of a configured export has brought, and which.
+  std::map<std::string, const ExportConfig*> snapshot_exports() const;
+
   nbd::Lobby& lobby() { return lobby_; }
   const std::vector<std::unique_ptr<Cell>>& cells() const { return cells_; }
 
@@ -56,6 +62,10 @@ class Site {
   void deliver(std::unique_ptr<Stream> stream, nbd::Session session, nbd::Ticket ticket);
   void bring(std::shared_ptr<Newcomer> newcomer);
   Task<Gate::Pass> enter(Cell& cell);
+  Place& place_of(const Cell& cell) const;
+  Task<> learn(Place& place);
+  Result<> check_names(const Place& place) const;
+  void publish();
   asio::awaitable<void> move(Place& place);
   void watch_arrival_of(std::shared_ptr<Newcomer> newcomer);
   asio::awaitable<void> watch_arrivals();

@@ -24,12 +24,6 @@ std::vector<Bitmap> entries_of(const std::vector<StoredBitmap>& bitmaps) {
   return entries;
 }
 
-// What a pure function says, for a message that begins with the node's name and the format.
-std::string reason(const Error& error) {
-  constexpr std::string_view format = "qcow2: ";
-  return error.message.substr(error.message.starts_with(format) ? format.size() : 0);
-}
-
 void add_run(std::vector<Range>& runs, Range range) {
   if (!runs.empty() && runs.back().end() == range.offset) {
     runs.back().length += range.length;

@@ -2,6 +2,11 @@
 
 namespace formats::qcow2 {
 
+std::string reason(const Error& error) {
+  constexpr std::string_view format = "qcow2: ";
+  return error.message.substr(error.message.starts_with(format) ? format.size() : 0);
+}
+
 Error Health::fault(Errc code, std::string_view what, std::uint64_t offset) const {
   return {code, node_, offset, node_ + ": qcow2: " + std::string(what)};
 }

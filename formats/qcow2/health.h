@@ -10,6 +10,9 @@
 
 namespace formats::qcow2 {
 
+// What a pure function says, for a message that begins with the node's name and the format.
+std::string reason(const Error& error);
+
 class Health {
  public:
   // Lifetime: the log outlives it.

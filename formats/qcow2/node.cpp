@@ -145,14 +145,11 @@ class Qcow2 final : public graph::Format {
   Task<> flush_to_children() override { return image_->flush_to_children(); }
   void flush_done() override { image_->flush_done(); }
 
+  bool has_snapshots() const override { return true; }
   std::vector<graph::Port> ports() const override {
     std::vector<graph::Port> ports;
     for (const qcow2::Snapshot& each : image_->snapshots()) {
-      graph::Port port;
-      port.id = each.id;
-      port.name = each.name;
-      port.size = image_->size_of(each);
-      ports.push_back(std::move(port));
+      ports.push_back(qcow2::port_of(each, image_->size_of(each)));
     }
     return ports;
   }

@@ -76,6 +76,20 @@ void append_entry(std::vector<std::byte>& out, const Snapshot& snapshot) {
 
 }  // namespace
 
+graph::Port port_of(const Snapshot& snapshot, std::uint64_t size) {
+  graph::Port port;
+  port.id = snapshot.id;
+  port.name = snapshot.name;
+  port.size = size;
+  port.machine_state_size = snapshot.vm_state_size;
+  port.taken = std::chrono::seconds(snapshot.date_seconds) +
+               std::chrono::nanoseconds(snapshot.date_nanoseconds);
+  port.machine_clock =
+      std::chrono::nanoseconds(static_cast<std::int64_t>(snapshot.vm_clock_nanoseconds));
+  port.instructions = snapshot.icount;
+  return port;
+}
+
 std::optional<std::uint64_t> snapshot_entry_bytes(std::span<const std::byte> bytes) {
   const auto raw = at_start<RawSnapshot>(bytes);
   if (!raw) return std::nullopt;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "graph/base/error.h"
+#include "graph/port.h"
 
 namespace formats::qcow2 {
 
@@ -28,6 +29,9 @@ struct Snapshot {
   std::vector<std::byte> unknown_extra;    // what follows these, kept as it is
   bool operator==(const Snapshot&) const = default;
 };
+
+// As the graph knows it. `size`: of its disk, which old entries leave out; bytes.
+graph::Port port_of(const Snapshot& snapshot, std::uint64_t size);
 
 struct ParsedSnapshot {
   Snapshot snapshot;

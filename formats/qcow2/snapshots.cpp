@@ -43,7 +43,7 @@ Task<> Image::load_snapshots() {
         continue;
       }
       auto entry = parse_snapshot(window, i);
-      if (!entry) co_return std::unexpected(health_.corrupt(entry.error().message));
+      if (!entry) co_return std::unexpected(health_.corrupt(reason(entry.error())));
       parsed = std::move(*entry);
     }
     at += parsed->bytes;
@@ -224,15 +224,16 @@ Task<> Image::end_upheaval() {
 // The table with these snapshots, durable, at a place of its own. Empty: there is none.
 Task<Range> Image::write_snapshot_table(const std::vector<Snapshot>& snapshots) {
   if (snapshots.empty()) co_return Range{};
-  CO_TRY(const std::vector<std::byte> table, format_snapshots(snapshots));
-  CO_TRY(const HostRun run, co_await refcounts_.allocate_table(geometry().clusters(table.size())));
-  const ConstBuffers list{std::span<const std::byte>(table)};
+  const auto table = format_snapshots(snapshots);
+  if (!table) co_return std::unexpected(health_.fault(Errc::no_space, reason(table.error())));
+  CO_TRY(const HostRun run, co_await refcounts_.allocate_table(geometry().clusters(table->size())));
+  const ConstBuffers list{std::span<const std::byte>(*table)};
   Result<> done = co_await edges_.file->write(run.offset, list);
   if (!done) {
     co_await refcounts_.release(run);
     co_return std::unexpected(std::move(done).error());
   }
-  co_return Range{run.offset, table.size()};
+  co_return Range{run.offset, table->size()};
 }
 
 // The header tells of `snapshots` instead. Requires: all that they lead to is counted and durable.
@@ -305,11 +306,7 @@ Task<graph::Port> Image::take_snapshot(std::string name) {
   all.push_back(snapshot);
   CO_CHECK(co_await publish_snapshots(std::move(all)));
   CO_CHECK(co_await end_upheaval());
-  graph::Port port;
-  port.id = snapshot.id;
-  port.name = snapshot.name;
-  port.size = size();
-  co_return std::move(port);
+  co_return port_of(snapshot, size());
 }
 
 // Its L1 table is a copy of the active one, and everything below has two users.
@@ -347,11 +344,7 @@ Task<graph::Port> Image::delete_snapshot(std::string wanted) {
   std::erase(left, gone);
   CO_CHECK(co_await publish_snapshots(std::move(left)));
   CO_CHECK(co_await forget_tree(l1));
-  graph::Port port;
-  port.id = gone.id;
-  port.name = gone.name;
-  port.size = size_of(gone);
-  co_return std::move(port);
+  co_return port_of(gone, size_of(gone));
 }
 
 // What fails leaves clusters leaked, and flags that are right.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "graph/bitmap_change.h"
+#include "src/control/find_node.h"
 
 namespace app::control {
 namespace {
@@ -14,21 +15,6 @@ using Snapshot = std::unique_ptr<graph::DirtyBitmap>;
 
 Error no_node(const std::string& node) {
   return {Errc::invalid_argument, "Node '" + node + "' not found"};
-}
-
-// On the worker of the cell.
-Task<bool> has_node(Cell& cell, const std::string& name) {
-  co_return cell.graph().find(name) != nullptr;
-}
-
-// Null when no cell has such a node.
-Task<Cell*> cell_with(Site& site, const std::string& node) {
-  for (const auto& cell : site.cells()) {
-    CO_TRY(const bool here, co_await site.visit(*cell, has_node(*cell, node)));
-    if (here) co_return cell.get();
-  }
-  Cell* const none = nullptr;
-  co_return none;
 }
 
 Task<> change_in(Cell& cell, const std::string& node, const std::string& name, Change change) {
@@ -135,8 +121,7 @@ asio::awaitable<Answer<Json>> add_bitmap(Host& host, const Arguments& arguments)
   const std::string& name = arguments.string("name");
   CO_TRY(Cell * cell, co_await cell_with(host.site(), node));
   if (cell == nullptr) {
-    co_return std::unexpected(Refusal(
-        ErrorClass::generic, "Cannot find device='" + node + "' nor node-name='" + node + "'"));
+    co_return std::unexpected(Refusal(no_device(node)));
   }
   graph::BitmapTraits traits;
   traits.enabled = !arguments.boolean("disabled");

@@ -3,6 +3,8 @@
 #include <array>
 #include <ranges>
 
+#include "src/snapshot_text.h"
+
 namespace app::control {
 namespace {
 
@@ -47,6 +49,9 @@ Task<Json> describe_image(std::shared_ptr<graph::Node> node, Backing backing) {
   const Result<std::uint64_t> allocated = co_await node->allocated_size();
   if (allocated) image.set("actual-size", *allocated);
   if (!node->filename().empty()) image.set("dirty-flag", false);
+  JsonArray snapshots;
+  for (const graph::Port& port : node->ports()) snapshots.push_back(snapshot_json(port));
+  if (!snapshots.empty()) image.set("snapshots", std::move(snapshots));
   const graph::Edge* edge = backing_of(*node);
   if (edge == nullptr) co_return std::move(image);
   const std::shared_ptr<graph::Node> below = edge->shared_node();

@@ -4,6 +4,7 @@
 #include "src/control/bitmap_commands.h"
 #include "src/control/command.h"
 #include "src/control/query_commands.h"
+#include "src/control/snapshot_commands.h"
 
 namespace app::control {
 namespace {
@@ -19,6 +20,9 @@ constexpr std::array new_bitmap{
     Argument{"persistent", boolean, optional}, Argument{"disabled", boolean, optional}};
 constexpr std::array bitmap_merge{Argument{"node", string}, Argument{"target", string},
                                   Argument{"bitmaps", array}};
+constexpr std::array new_snapshot{Argument{"device", string}, Argument{"name", string}};
+constexpr std::array snapshot{Argument{"device", string}, Argument{"id", string, optional},
+                              Argument{"name", string, optional}};
 
 constexpr std::array table{
     Command{"block-dirty-bitmap-add", new_bitmap, add_bitmap},
@@ -27,6 +31,8 @@ constexpr std::array table{
     Command{"block-dirty-bitmap-enable", bitmap, enable_bitmap},
     Command{"block-dirty-bitmap-merge", bitmap_merge, merge_bitmaps},
     Command{"block-dirty-bitmap-remove", bitmap, remove_bitmap},
+    Command{"blockdev-snapshot-delete-internal-sync", snapshot, delete_snapshot},
+    Command{"blockdev-snapshot-internal-sync", new_snapshot, take_snapshot},
     Command{"query-block-exports", none, query_block_exports, Order::beside},
     Command{"query-commands", none, query_commands, Order::beside},
     Command{"query-named-block-nodes", flat, query_named_block_nodes},

@@ -7,19 +7,23 @@
 
 namespace app::control {
 
-// What is configured: a copy of it that needs no worker.
+// A copy of what is served, which needs no worker.
 asio::awaitable<Answer<Json>> query_block_exports(Host& host, const Arguments&) {
   JsonArray exports;
+  const auto add = [&](const std::string& name, const std::string& node) {
+    Json info;
+    info.set("node-name", node);
+    info.set("shutting-down", host.site().lobby().stopping());
+    info.set("type", "nbd");
+    info.set("id", name);
+    exports.push_back(std::move(info));
+  };
   for (const auto& cell : host.site().cells()) {
     for (const ExportConfig* item : cell->part().exports) {
-      Json info;
-      info.set("node-name", item->node);
-      info.set("shutting-down", host.site().lobby().stopping());
-      info.set("type", "nbd");
-      info.set("id", item->name);
-      exports.push_back(std::move(info));
+      add(item->name, item->node);
     }
   }
+  for (const auto& [name, origin] : host.site().snapshot_exports()) add(name, origin->node);
   co_return Json(std::move(exports));
 }
 

@@ -1,0 +1,22 @@
+// image_change.h - for commands that work on what a qcow2 image keeps beside its disk: the image as
+// a node, without the layer below, while nobody else writes it.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "graph/graph.h"
+#include "src/config.h"
+#include "src/worker.h"
+
+namespace app {
+
+enum class ImageUse : std::uint8_t { look, change };
+
+// Opens the image, does `work` with it, and closes it, which stores what was changed.
+// Errors: what opening says (busy: how to ask the daemon that serves it); the first one of the
+// others. Lifetime: the parameters outlive the task.
+Task<> with_image(Worker& worker, Drivers drivers, const std::string& filename, ImageUse use,
+                  const std::function<Task<>(graph::Node&)>& work);
+
+}  // namespace app
