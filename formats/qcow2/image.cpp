@@ -165,6 +165,7 @@ Task<> Image::finish_writing() {
     if (!changed) co_return ok;
     CO_CHECK(co_await begin_writing());
   }
+  if (flags_stale_) CO_CHECK(co_await set_copied_flags());
   CO_CHECK(co_await settle());
   // without them the image is as good as after a crash
   Result<> stored = co_await store_bitmaps();

@@ -291,6 +291,7 @@ class Image {
   graph::RequestTracker l2_changes_;  // of L2 tables, by index in L1
   bool writing_ = false;
   bool first_write_runs_ = false;
+  bool flags_stale_ = false;  // COPIED may not fit the counts, as after a change that failed
   WaitQueue first_write_ended_;
   graph::RequestTracker upheavals_;  // one change of the image's tables at a time
 

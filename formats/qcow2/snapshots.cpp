@@ -195,6 +195,7 @@ Task<> Image::set_copied_flags() {
     CO_CHECK(co_await relieve());
   }
   l1_generation_ = generation_;
+  flags_stale_ = false;
   co_return ok;
 }
 
@@ -211,11 +212,13 @@ Task<> Image::settle() {
 Task<> Image::begin_upheaval() {
   CO_CHECK(co_await begin_writing());
   CO_CHECK(co_await settle());
+  flags_stale_ = true;
   if (header_.version < 3) co_return ok;
   CO_CHECK(co_await say_dirty());
   co_return co_await edges_.file->flush();
 }
 
+// Requires: the flags fit the counts.
 Task<> Image::end_upheaval() {
   CO_CHECK(co_await settle());
   co_return co_await say_clean();
@@ -347,12 +350,13 @@ Task<graph::Port> Image::delete_snapshot(std::string wanted) {
   co_return port_of(gone, size_of(gone));
 }
 
-// What fails leaves clusters leaked, and flags that are right.
+// What fails leaves clusters leaked, and flags that are right, or an image that says that it is to
+// be repaired.
 Task<> Image::forget_tree(const L1Table& l1) {
   Result<> dropped = co_await drop_tree(l1);
-  Result<> flagged = co_await set_copied_flags();
+  CO_CHECK(co_await set_copied_flags());
   CO_CHECK(co_await end_upheaval());
-  co_return dropped ? flagged : dropped;
+  co_return dropped;
 }
 
 // An L1 table that nothing on the medium leads to any more, and what it leads to.

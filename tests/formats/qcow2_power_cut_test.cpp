@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <map>
@@ -227,6 +228,17 @@ INSTANTIATE_TEST_SUITE_P(Images, Qcow2PowerCut, testing::ValuesIn(variants),
 std::uint64_t cuts() {
   const char* given = std::getenv("GANTRY_CUTS");
   return given == nullptr ? 1000 : std::strtoull(given, nullptr, 0);
+}
+
+// What has found something once: 112, a deletion of a snapshot that could not set the flags anew
+// said all the same that the image is in order.
+constexpr std::array<std::uint64_t, 1> telling{112};
+
+TEST_P(Qcow2PowerCut, LeavesNothingForeignWhereItOnceDid) {
+  for (const std::uint64_t seed : telling) {
+    SCOPED_TRACE(test::repeat_with(seed));
+    Trial(seed, GetParam()).run();
+  }
 }
 
 TEST_P(Qcow2PowerCut, LeavesLeaksAtWorstAndNothingForeign) {
