@@ -3,36 +3,14 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <filesystem>
-#include <memory>
 
 #include "graph/bitmap_change.h"
-#include "graph/graph.h"
+#include "src/one_image.h"
 
 namespace app {
 namespace {
 
 using Action = BitmapCommand::Action;
-using graph::Permission;
-
-OptionValue text(std::string value) { return OptionValue{std::move(value), {}}; }
-
-// Without the layer below, whose bytes are not asked for.
-Options description(const BitmapCommand& command) {
-  std::error_code unknown;  // then opening it says what is wrong
-  const bool is_device = std::filesystem::is_block_file(command.image, unknown);
-  const bool only_read = command.action == Action::list;
-  auto file = std::make_shared<Options>();
-  file->set("driver", text(is_device ? "host_device" : "file"));
-  file->set("filename", text(command.image));
-  file->set("read-only", OptionValue{only_read, {}});
-  Options image;
-  image.set("driver", text("qcow2"));
-  image.set("file", OptionValue{std::move(file), {}});
-  image.set("backing", text(""));
-  image.set("read-only", OptionValue{only_read, {}});
-  return image;
-}
 
 Json flags_of(const graph::DirtyBitmap& bitmap) {
   JsonArray flags;
@@ -92,32 +70,15 @@ Task<> act(graph::Node& node, const BitmapCommand& command) {
   co_return ok;
 }
 
-graph::ViewOptions view_options(const BitmapCommand& command) {
-  graph::ViewOptions options("this command");
-  const graph::Permissions read = Permission::consistent_read;
-  options.access.taken = read;
-  options.access.shared = read;
-  if (command.action == Action::list) return options;
-  options.access.taken = read | Permission::write;
-  options.access.shared = graph::Permissions::none();
-  return options;
-}
-
-Task<> open_and_act(graph::Graph& graph, const BitmapCommand& command) {
-  const Options options = description(command);
-  CO_TRY(const std::shared_ptr<graph::Node> node, co_await graph.add("image", options));
-  CO_TRY(auto view, co_await graph.attach(node, view_options(command)));
-  Result<> done = co_await act(*node, command);
-  Result<> detached = co_await graph.detach(std::move(view));
-  co_return done ? detached : done;
-}
-
 }  // namespace
 
+// The layers below are not opened: their bytes are not asked for.
 Task<int> change_bitmap(Worker& worker, const BitmapCommand& command, Drivers drivers) {
-  graph::Graph graph(worker.home(), drivers);
-  Result<> done = co_await open_and_act(graph, command);
-  Result<> closed = co_await graph.close();  // what was changed is stored here
+  OneImage image(worker.home(), drivers);
+  const FileUse use = command.action == Action::list ? FileUse::read : FileUse::change;
+  CO_CHECK(co_await image.open(command.image, "qcow2", Layers::own, use));
+  Result<> done = co_await act(image.view().node(), command);
+  Result<> closed = co_await image.close();  // what was changed is stored here
   if (done) done = closed;
   if (!done) co_return std::unexpected(std::move(done).error());
   co_return EXIT_SUCCESS;
