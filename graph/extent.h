@@ -24,7 +24,7 @@ struct Extent {
   bool settled = false;      // what lies beneath `via` was asked already
   Edge* via =
       nullptr;  // data, below: the child it is read through; null: the mapped node is the bottom
-  std::uint64_t offset = 0;  // data, below: bytes of that child, or of the node itself
+  std::uint64_t offset = 0;  // data, below, provisioned: bytes of that child, or of the node itself
 };
 
 // Consecutive extents from the start of the range asked for: at least one, and nothing beyond the

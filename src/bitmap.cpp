@@ -72,6 +72,7 @@ Task<> act(graph::Node& node, const BitmapCommand& command) {
 
 }  // namespace
 
+// The layers below are not opened: their bytes are not asked for.
 Task<int> change_bitmap(Worker& worker, const BitmapCommand& command, Drivers drivers) {
   const ImageUse use = command.action == Action::list ? ImageUse::look : ImageUse::change;
   const std::function<Task<>(graph::Node&)> work = [&command](graph::Node& node) {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <map>
 
 #include "formats/qcow2/create_options.h"
 #include "src/create.h"
@@ -97,6 +98,10 @@ struct Parsed {
   SnapshotCommand snapshot;
   CheckCommand check;
   InfoCommand info;
+  MapCommand map;
+  ResizeCommand resize;
+  std::string new_size;
+  std::string preallocation = "off";
   std::string repair;
   std::string io_engine = "auto";
   std::string offset = "0";
@@ -292,6 +297,51 @@ void describe_info(CLI::App& command, InfoCommand& info, Drivers drivers) {
   command.add_flag("--json", info.json, "as JSON, with qemu-img's keys");
 }
 
+void describe_map(CLI::App& command, MapCommand& map, Drivers drivers) {
+  command.add_option("IMAGE", map.image, "file or block device")->required();
+  command.add_option("--format", map.format, "of the image; else what it looks like")
+      ->check(CLI::IsMember(format_names(drivers)));
+  command.add_flag("--json", map.json, "as a JSON array, with qemu-img's keys");
+}
+
+// 10G, +10G, -10G
+Result<ResizeCommand> parse_new_size(const std::string& text) {
+  ResizeCommand command;
+  std::string_view bytes = text;
+  if (bytes.starts_with('+')) command.step = ResizeCommand::Step::by;
+  if (bytes.starts_with('-')) command.step = ResizeCommand::Step::less;
+  if (command.step != ResizeCommand::Step::to) bytes.remove_prefix(1);
+  TRY(command.bytes, parse_bytes(bytes));
+  return command;
+}
+
+using formats::qcow2::Preallocation;
+const std::map<std::string, Preallocation> preallocations{{"off", Preallocation::off},
+                                                          {"metadata", Preallocation::metadata},
+                                                          {"falloc", Preallocation::falloc},
+                                                          {"full", Preallocation::full}};
+
+void describe_resize(CLI::App& command, Parsed& parsed) {
+  const std::vector<std::string> formats{"qcow2", "raw"};
+  const auto size = [](const std::string& text) { return complaint(parse_new_size(text)); };
+  command.add_option("IMAGE", parsed.resize.image, "file or block device")->required();
+  command.add_option("--format", parsed.resize.format, "of the image; else what it looks like")
+      ->check(CLI::IsMember(formats));
+  command.add_flag("--shrink", parsed.resize.may_shrink,
+                   "it may become smaller: what is behind the new end is lost");
+  command
+      .add_option("--preallocation", parsed.preallocation,
+                  "of what is new: nothing, its place in a qcow2 image, space of the file system, "
+                  "written zeroes")
+      ->check(CLI::IsMember(&preallocations))
+      ->capture_default_str();
+  command
+      .add_option("SIZE", parsed.new_size,
+                  "of the disk: bytes, or with K, M, G, T; +SIZE makes it larger, -SIZE smaller")
+      ->required()
+      ->check(size, "", "[+|-]SIZE");
+}
+
 int explain(const CLI::App& app, const std::string& topic) {
   if (topic.empty()) {
     // not app.help(): that explains the command that was typed, `help`
@@ -335,6 +385,8 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   CLI::App& info = *app.add_subcommand("info", "Tells what an image is");
   CLI::App& check =
       *app.add_subcommand("check", "Looks for contradictions in an image, and repairs them");
+  CLI::App& map = *app.add_subcommand("map", "Tells where the bytes of an image live");
+  CLI::App& resize = *app.add_subcommand("resize", "Makes an image larger or smaller");
   CLI::App& graph = *app.add_subcommand("graph", "Prints the graph of a TOML file as Graphviz dot");
   CLI::App& ctl = *app.add_subcommand("ctl", "Sends one QMP command to a running daemon");
   CLI::App& help = *app.add_subcommand("help", "Says what a command does");
@@ -346,6 +398,8 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   describe_snapshot(snapshot, parsed.snapshot);
   describe_check(check, parsed);
   describe_info(info, parsed.info, drivers);
+  describe_map(map, parsed.map, drivers);
+  describe_resize(resize, parsed);
   graph.add_option("CONFIG", parsed.graph.config, "TOML file")->required();
   help.add_option("COMMAND", parsed.help_topic, "one of the above");
   try {
@@ -370,6 +424,14 @@ Command parse_command_line(int argc, const char* const* argv, Drivers drivers) {
   }
   if (snapshot.parsed()) return parsed.snapshot;
   if (info.parsed()) return parsed.info;
+  if (map.parsed()) return parsed.map;
+  if (resize.parsed()) {
+    const ResizeCommand size = *parse_new_size(parsed.new_size);
+    parsed.resize.step = size.step;
+    parsed.resize.bytes = size.bytes;
+    parsed.resize.preallocation = preallocations.at(parsed.preallocation);
+    return parsed.resize;
+  }
   if (check.parsed()) {
     using formats::qcow2::Repair;
     if (!parsed.repair.empty()) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "formats/qcow2/check.h"
+#include "formats/qcow2/create_options.h"
 #include "graph/base/json.h"
 #include "src/config.h"
 
@@ -77,9 +78,23 @@ struct InfoCommand {
   bool backing_chain = false;
   bool json = false;
 };
-using Command =
-    std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand, CreateCommand,
-                 CheckCommand, InfoCommand, BitmapCommand, SnapshotCommand>;
+struct MapCommand {
+  std::string image;
+  std::string format;  // "": what it looks like
+  bool json = false;
+};
+struct ResizeCommand {
+  enum class Step : std::uint8_t { to, by, less };
+  std::string image;
+  std::string format;  // "": what it looks like
+  Step step = Step::to;
+  std::uint64_t bytes = 0;
+  bool may_shrink = false;
+  formats::qcow2::Preallocation preallocation = formats::qcow2::Preallocation::off;
+};
+using Command = std::variant<Finished, ServeCommand, GraphCommand, ExportCommand, CtlCommand,
+                             CreateCommand, CheckCommand, InfoCommand, BitmapCommand,
+                             SnapshotCommand, MapCommand, ResizeCommand>;
 
 // Every value in the result has been checked; wrong use is told on stderr and ends with status 2.
 Command parse_command_line(int argc, const char* const* argv, Drivers drivers);

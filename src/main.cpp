@@ -17,6 +17,8 @@
 #include "src/daemon.h"
 #include "src/image_format.h"
 #include "src/image_info.h"
+#include "src/map_image.h"
+#include "src/resize_image.h"
 #include "src/signals.h"
 #include "src/snapshot.h"
 #include "src/worker.h"
@@ -98,6 +100,8 @@ int run(const app::CreateCommand& command) { return run_tool(command, app::creat
 int run(const app::BitmapCommand& command) { return run_tool(command, app::change_bitmap); }
 int run(const app::SnapshotCommand& command) { return run_tool(command, app::change_snapshot); }
 int run(const app::InfoCommand& command) { return run_tool(command, app::print_info); }
+int run(const app::MapCommand& command) { return run_tool(command, app::map_image); }
+int run(const app::ResizeCommand& command) { return run_tool(command, app::resize_image); }
 int run(const app::CheckCommand& command) { return run_tool(command, app::check_image); }
 
 }  // namespace

@@ -22,7 +22,7 @@ graph::Access access_for(FileUse use) {
 
 }  // namespace
 
-Task<> OneFile::open(const std::string& filename, FileUse use) {
+Options file_options(const std::string& filename, FileUse use) {
   Options options;
   std::error_code unknown;  // then opening it says what is wrong
   const bool is_device = std::filesystem::is_block_file(filename, unknown);
@@ -30,12 +30,21 @@ Task<> OneFile::open(const std::string& filename, FileUse use) {
   options.set("filename", OptionValue{filename, {}});
   options.set("read-only", OptionValue{use != FileUse::change, {}});
   if (use == FileUse::look) options.set("force-share", OptionValue{true, {}});
+  return options;
+}
+
+graph::ViewOptions view_options(FileUse use) {
+  graph::ViewOptions view("this command");
+  if (use == FileUse::change) view.policy = graph::RangePolicy::growable;
+  view.access = access_for(use);
+  return view;
+}
+
+Task<> OneFile::open(const std::string& filename, FileUse use) {
+  const Options options = file_options(filename, use);
   auto node = co_await graph_.add("image", options);
   if (node) {
-    graph::ViewOptions view("this command");
-    if (use == FileUse::change) view.policy = graph::RangePolicy::growable;
-    view.access = access_for(use);
-    auto attached = co_await graph_.attach(*node, std::move(view));
+    auto attached = co_await graph_.attach(*node, view_options(use));
     if (attached) {
       view_ = *std::move(attached);
       medium_ = std::make_unique<formats::qcow2::MediumOf<graph::BlockBackend>>(*view_);

@@ -17,6 +17,11 @@ enum class FileUse : std::uint8_t {
   change,  // read, written, made longer and shorter; nobody else has it open
 };
 
+// How such a file is described to the graph: whether it is a device is looked up.
+Options file_options(const std::string& filename, FileUse use);
+// The view that a command has for this use.
+graph::ViewOptions view_options(FileUse use);
+
 class OneFile {
  public:
   // Lifetime: `home` and the drivers outlive it.

@@ -123,6 +123,10 @@ graph::Extent Image::extent_of(const Run& run, std::uint64_t guest) {
     case RunKind::zero:
       extent.kind = graph::ExtentKind::zero;
       extent.provisioned = run.reserved;
+      if (run.reserved) {
+        extent.via = edges_.data;
+        extent.offset = run.host;
+      }
       break;
     case RunKind::data:
       extent.kind = graph::ExtentKind::data;
