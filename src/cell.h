@@ -46,9 +46,9 @@ class Cell {
   Task<Served> served();
   // Changes of snapshots, see graph/snapshot_change.h; then what is served is what there is.
   // Requires: there is a node of this name.
-  Task<> take_snapshot(const std::string& node, std::string name);
+  Task<> take_snapshot(std::string node, std::string name);
   // Errors: busy while anybody is connected to it, or the configuration names it.
-  Task<> delete_snapshot(const std::string& node, const graph::Port& snapshot);
+  Task<> delete_snapshot(std::string node, graph::Port snapshot);
 
   Home& home() const { return server_.home(); }
   graph::Graph& graph() { return graph_; }

@@ -98,7 +98,7 @@ Result<std::optional<std::string>> Cell::free_name_for(const ExportConfig& origi
   return std::optional<std::string>();
 }
 
-Task<> Cell::take_snapshot(const std::string& node, std::string name) {
+Task<> Cell::take_snapshot(std::string node, std::string name) {
   const std::shared_ptr<graph::Node> live = graph_.find(node);
   assert(live && "who asks has looked");
   CO_CHECK(co_await graph::take_snapshot(*live, std::move(name)));
@@ -107,7 +107,7 @@ Task<> Cell::take_snapshot(const std::string& node, std::string name) {
   co_return ok;
 }
 
-Task<> Cell::delete_snapshot(const std::string& node, const graph::Port& snapshot) {
+Task<> Cell::delete_snapshot(std::string node, graph::Port snapshot) {
   const std::shared_ptr<graph::Node> live = graph_.find(node);
   assert(live && "who asks has looked");
   CO_CHECK(co_await leave_idle(node, key_of(snapshot)));

@@ -1,5 +1,6 @@
 #include "src/site.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/src/small_site.h"
@@ -112,8 +113,12 @@ class TwoWorkers {
  public:
   // Exports of as many disks; the first lives on the front, the next one on the other worker, and
   // so on by turns.
-  explicit TwoWorkers(const std::vector<std::string>& names)
-      : config(small_config(text_of(names))),
+  explicit TwoWorkers(const std::vector<std::string>& names) : TwoWorkers(Toml{text_of(names)}) {}
+  struct Toml {
+    std::string text;
+  };
+  explicit TwoWorkers(const Toml& toml)
+      : config(small_config(toml.text)),
         site(front.home, {&front.home, &other.home}, config, small_drivers) {
     finish(site.open());
   }
@@ -135,6 +140,26 @@ class TwoWorkers {
     const std::uint64_t cookie = client.sends({test::cmd::flush, 0, 0, 0, {}});
     both_go_on();
     return client.answer(cookie).good();
+  }
+  // On the front, as far as it goes alone.
+  void begin(Task<> task, std::optional<Result<>>& result) {
+    spawn(front.home.executor, Gate::Pass(), keep(std::move(task), result));
+    front.scheduler.settle();
+  }
+  Result<> result_of(Task<> task) {
+    std::optional<Result<>> result;
+    begin(std::move(task), result);
+    for (int i = 0; i < 100 && !result; ++i) {
+      both_go_on();
+      front.scheduler.pass(std::chrono::milliseconds(100));
+      other.scheduler.pass(std::chrono::milliseconds(100));
+    }
+    return result.value_or(failure(Errc::timed_out, "it does not end"));
+  }
+  void finish(Task<> task) { EXPECT_EQ(message_of(std::move(task)), ""); }
+  std::string message_of(Task<> task) {
+    const Result<> result = result_of(std::move(task));
+    return result ? "" : result.error().message;
   }
   void both_go_on() {
     for (int i = 0; i < 100; ++i) {
@@ -160,16 +185,6 @@ class TwoWorkers {
   }
   static asio::awaitable<void> keep(Task<> task, std::optional<Result<>>& out) {
     out.emplace(co_await std::move(task));
-  }
-  void finish(Task<> task) {
-    std::optional<Result<>> result;
-    spawn(front.home.executor, Gate::Pass(), keep(std::move(task), result));
-    for (int i = 0; i < 100 && !result; ++i) {
-      both_go_on();
-      front.scheduler.pass(std::chrono::milliseconds(100));
-      other.scheduler.pass(std::chrono::milliseconds(100));
-    }
-    EXPECT_TRUE(result && *result);
   }
 };
 
@@ -225,6 +240,70 @@ TEST(Site, ClosesWhatItCanWhileAGraphDoesNotLeaveItsWorker) {
   two.other.scheduler.pass(std::chrono::seconds(1));
   two.both_go_on();
   EXPECT_TRUE(closed);
+}
+
+// Two disks; the one that has snapshots lives on the other worker.
+class Snapshots : public testing::Test {
+ protected:
+  void take(const std::string& name) {
+    two.finish(two.site.visit(cell(), cell().take_snapshot("album", name)));
+    two.finish(two.site.republish(cell()));
+  }
+  Cell& cell() { return *two.site.cells()[1]; }
+  std::vector<std::string> offered() {
+    std::vector<std::string> names;
+    for (const auto& [name, offer] : *two.site.lobby().offers()) names.push_back(name);
+    return names;
+  }
+
+  TwoWorkers two{
+      TwoWorkers::Toml{"[nodes.a]\ndriver = 'memory'\n[exports.a]\nnode = 'a'\n"
+                       "[nodes.album]\ndriver = 'album'\n"
+                       "[exports.disk]\nnode = 'album'\nsnapshots = true\n"}};
+};
+
+TEST_F(Snapshots, AreOfferedOnceTheyAreTakenAndNoLongerThanTheyAreThere) {
+  EXPECT_EQ(offered(), (std::vector<std::string>{"a", "disk"}));
+  take("monday");
+  EXPECT_EQ(offered(), (std::vector<std::string>{"a", "disk", "disk@monday"}));
+  EXPECT_FALSE(two.site.lobby().offers()->at("disk@monday")->writable);
+  EXPECT_EQ(two.site.snapshot_exports().at("disk@monday")->name, "disk");
+  EXPECT_TRUE(two.serves(two.client_of("disk@monday")));
+
+  graph::Port second;
+  second.id = "2";
+  take("tuesday");
+  two.finish(two.site.visit(cell(), cell().delete_snapshot("album", second)));
+  two.finish(two.site.republish(cell()));
+  EXPECT_EQ(offered(), (std::vector<std::string>{"a", "disk", "disk@monday"}));
+}
+
+TEST_F(Snapshots, StayWhileAClientIsConnectedToTheirExport) {
+  take("monday");
+  test::WireClient& client = two.client_of("disk@monday");
+  ASSERT_TRUE(two.serves(client));
+  graph::Port first;
+  first.id = "1";
+
+  EXPECT_EQ(two.message_of(two.site.visit(cell(), cell().delete_snapshot("album", first))),
+            "somebody looks at snapshot 'monday'");
+  EXPECT_TRUE(two.serves(client));
+}
+
+TEST_F(Snapshots, AreGoneForWhoChoseThemAndCameTooLate) {
+  take("monday");
+  graph::Port first;
+  first.id = "1";
+  std::optional<Result<>> deleted;
+  two.begin(two.site.visit(cell(), cell().delete_snapshot("album", first)), deleted);
+
+  test::WireClient& late = two.client_of("disk@monday");  // its worker has not looked up yet
+  two.both_go_on();
+
+  EXPECT_TRUE(deleted && *deleted);
+  EXPECT_TRUE(late.was_closed());
+  EXPECT_EQ(two.site.lobby().clients(), 0U);
+  EXPECT_THAT(two.other.log.lines, testing::Contains("client #1: export 'disk@monday' is gone"));
 }
 
 TEST(Site, ServesAWindowOfANode) {

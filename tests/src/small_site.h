@@ -20,9 +20,11 @@ namespace app {
 // driver = "witness": 1 MiB of nothing; `flush = "fails"` makes it lose what it was given. It notes
 // what is asked of it in the log of its worker.
 extern const graph::Driver witness_driver;
+// driver = "album": 1 MiB of nothing that has snapshots, see album.cpp.
+extern const graph::Driver album_driver;
 
 inline constexpr std::array small_drivers{&graph::memory_driver, &formats::raw_driver,
-                                          &witness_driver};
+                                          &witness_driver, &album_driver};
 
 // Requires: nothing is wrong with `text`.
 inline Config small_config(std::string_view text) {
