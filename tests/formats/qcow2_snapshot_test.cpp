@@ -186,7 +186,13 @@ TEST_P(Snapshots, AreFoundByIdAndByName) {
   ASSERT_OK(take("a"));
   ASSERT_OK(take("b"));
   EXPECT_EQ(code_of(take("a")), Errc::invalid_argument);
-  EXPECT_OK(remove("1"));
+  EXPECT_EQ(code_of(take("")), Errc::invalid_argument);
+  const std::vector<graph::Port> there = stack->node().ports();
+  const auto removed = remove("1");
+  ASSERT_OK(removed);
+  EXPECT_EQ(removed->name, "a");
+  EXPECT_GT(removed->taken.count(), 0);
+  EXPECT_EQ(removed->taken, there[0].taken);
   EXPECT_OK(remove("b"));
   EXPECT_EQ(code_of(remove("b")), Errc::invalid_argument);
   EXPECT_EQ(code_of(show("b")), Errc::invalid_argument);

@@ -12,6 +12,7 @@ import time
 import nbd
 
 from gantry import PATIENCE, Server, command_line, equal, main, noise, refused, run, serve_toml, test
+from qcow2_image import Image
 from qmp import Qmp
 
 MiB = 1 << 20
@@ -145,6 +146,18 @@ def _(folder):
             said = line(action[0], image, *action[1:])
             assert "lock" in said and "gantry ctl" in said, said
     equal(listed(image), {"a": "1"})
+
+
+@test("a snapshot table that can't be is told in one line")
+def _(folder):
+    image = make(folder)
+    snapshot("create", image, "a")
+    damaged = Image(image)
+    damaged.put(damaged.snapshots[0] + 36, 2000, 4)  # bytes of extra data
+    damaged.save(image)
+    said = refused(*command_line("snapshot", "list", image)).splitlines()[-1]
+    assert "snapshot table entry 0 has 2000 bytes of extra data" in said, said
+    equal(said.count("qcow2: "), 1)
 
 
 def toml(more="snapshots = true", extra=""):
