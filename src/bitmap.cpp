@@ -74,7 +74,7 @@ Task<> act(graph::Node& node, const BitmapCommand& command) {
 
 // The layers below are not opened: their bytes are not asked for.
 Task<int> change_bitmap(Worker& worker, const BitmapCommand& command, Drivers drivers) {
-  const ImageUse use = command.action == Action::list ? ImageUse::look : ImageUse::change;
+  const FileUse use = command.action == Action::list ? FileUse::read : FileUse::change;
   const std::function<Task<>(graph::Node&)> work = [&command](graph::Node& node) {
     return act(node, command);
   };

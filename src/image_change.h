@@ -6,17 +6,15 @@
 #include <string>
 
 #include "graph/graph.h"
-#include "src/config.h"
+#include "src/one_file.h"
 #include "src/worker.h"
 
 namespace app {
 
-enum class ImageUse : std::uint8_t { look, change };
-
 // Opens the image, does `work` with it, and closes it, which stores what was changed.
 // Errors: what opening says (busy: how to ask the daemon that serves it); the first one of the
-// others. Lifetime: the parameters outlive the task.
-Task<> with_image(Worker& worker, Drivers drivers, const std::string& filename, ImageUse use,
+// others. Requires: use is not FileUse::look. Lifetime: the parameters outlive the task.
+Task<> with_image(Worker& worker, Drivers drivers, const std::string& filename, FileUse use,
                   const std::function<Task<>(graph::Node&)>& work);
 
 }  // namespace app

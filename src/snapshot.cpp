@@ -49,7 +49,7 @@ Task<> act(graph::Node& node, const SnapshotCommand& command) {
 }  // namespace
 
 Task<int> change_snapshot(Worker& worker, const SnapshotCommand& command, Drivers drivers) {
-  const ImageUse use = command.action == Action::list ? ImageUse::look : ImageUse::change;
+  const FileUse use = command.action == Action::list ? FileUse::read : FileUse::change;
   const std::function<Task<>(graph::Node&)> work = [&command](graph::Node& node) {
     return act(node, command);
   };
