@@ -6,8 +6,10 @@ import re
 import statistics
 import subprocess
 import tempfile
+from functools import partial
 
 import compare
+from turns import clearly_above, play, ratios_of, text
 
 CHAIN = 8  # layers
 READS = {
@@ -65,28 +67,12 @@ def fill(path, layer, unit=1 << 16):
                    stdout=subprocess.DEVNULL)
 
 
-def one_turn(options, command, place, image, job):
+def turn(options, place, job, command, image):
     if job is ALLOCATING_JOB:
         image.unlink(missing_ok=True)
         qemu_img("create", "-f", "qcow2", image, compare.FILE_SIZE)
     compare.settle(image)
     return compare.measure(command, place, job, options.seconds)
-
-
-def play(options, servers, job):
-    """{name: [turn, ...]} of servers {name: (command, image)}, in turns."""
-    turns = {name: [] for name in servers}
-    for number in range(options.rounds):
-        for name in compare.rotated(list(servers), number):
-            command, place, image = servers[name]
-            turns[name].append(one_turn(options, command, place, image, job))
-    return turns
-
-
-def ratios_of(turns, ours, other):
-    """CPU per request, one ratio for each round, in ascending order."""
-    key = "cpu_us_per_request"
-    return sorted(mine[key] / theirs[key] for mine, theirs in zip(turns[ours], turns[other]))
 
 
 THROUGH = {workload: f"{workload.partition(',')[0]} through {CHAIN} layers" for workload in READS}
@@ -96,27 +82,26 @@ def wanted(options, workloads=(*READS, ALLOCATING, *THROUGH.values())):
     return any(re.search(options.only, f"qcow2: {workload}") for workload in workloads)
 
 
+def workloads(options, images, place):
+    """(name, job, {server: (command, image)}), ours first."""
+    one, raw, chain, empty = (images[name] for name in ("one", "raw", "chain", "empty"))
+    ours = gantry(options, one, place), one
+    for name, job in READS.items():
+        yield name, job, {"ours": ours, "qemu-nbd": (qemu_nbd(options, one, place), one),
+                          "gantry's raw": (gantry(options, raw, place, "raw"), raw)}
+    yield ALLOCATING, ALLOCATING_JOB, {"ours": (gantry(options, empty, place), empty),
+                                       "qemu-nbd": (qemu_nbd(options, empty, place), empty)}
+    for name, job in READS.items():
+        yield THROUGH[name], job, {"ours": (gantry(options, chain, place), chain), "one layer": ours,
+                                   "qemu-nbd": (qemu_nbd(options, chain, place), chain)}
+
+
 def pairs(options, images, place):
     """Yields (workload, other, ratios) as they come."""
-    one, raw, chain, empty = (images[name] for name in ("one", "raw", "chain", "empty"))
-    ours = gantry(options, one, place), place, one
-    for workload, job in READS.items():
+    for workload, job, servers in workloads(options, images, place):
         if wanted(options, [workload]):
-            turns = play(options, {"ours": ours, "qemu-nbd": (qemu_nbd(options, one, place), place, one),
-                                   "gantry's raw": (gantry(options, raw, place, "raw"), place, raw)}, job)
-            yield workload, "qemu-nbd", ratios_of(turns, "ours", "qemu-nbd")
-            yield workload, "gantry's raw", ratios_of(turns, "ours", "gantry's raw")
-    if wanted(options, [ALLOCATING]):
-        turns = play(options, {"ours": (gantry(options, empty, place), place, empty),
-                               "qemu-nbd": (qemu_nbd(options, empty, place), place, empty)}, ALLOCATING_JOB)
-        yield ALLOCATING, "qemu-nbd", ratios_of(turns, "ours", "qemu-nbd")
-    for workload, job in READS.items():
-        through = THROUGH[workload]
-        if wanted(options, [through]):
-            turns = play(options, {"ours": (gantry(options, chain, place), place, chain), "one layer": ours,
-                                   "qemu-nbd": (qemu_nbd(options, chain, place), place, chain)}, job)
-            yield through, "one layer", ratios_of(turns, "ours", "one layer")
-            yield through, "qemu-nbd", ratios_of(turns, "ours", "qemu-nbd")
+            turns = play(options, {name: partial(turn, options, place, job, *server) for name, server in servers.items()})
+            yield from ((workload, other, ratios_of(turns, "ours", other)) for other in servers if other != "ours")
 
 
 def measure(options):
@@ -129,9 +114,8 @@ def measure(options):
               "\n|---|---|---|---|")
         for workload, other, values in pairs(options, images, f"{socket_folder}/sock"):
             limit = LIMITS.get((workload, other))
-            shown = "{:.2f} ({:.2f} to {:.2f})".format(statistics.median(values), values[0], values[-1])
-            print(f"| {workload} | {other} | {shown} | {limit or ''} |", flush=True)
+            print(f"| {workload} | {other} | {text(values)} | {limit or ''} |", flush=True)
             results[f"{workload}: {other}"] = values
-            if limit and values[len(values) // 4] > limit:
+            if limit and clearly_above(values, limit):
                 broken.append(f"qcow2, {workload}: {statistics.median(values):.2f} of {other}, the limit is {limit}")
     return results, [] if options.quick else broken

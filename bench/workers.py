@@ -9,8 +9,10 @@ import pathlib
 import statistics
 import subprocess
 import tempfile
+from functools import partial
 
 import compare
+from turns import clearly_above, play, ratios_of, text
 
 WORKERS = os.cpu_count() or 1
 LIMIT_COST = 1.1  # CPU per request of two exports on two workers, by that of one on one
@@ -72,30 +74,6 @@ def turn(options, images, workers, clients=1, engine="auto", job=None):
             "skew": (busiest - min(spent)) / busiest if busiest else 0}
 
 
-def play(options, ways):
-    """{way: [turn, ...]} of ways {name: arguments of turn()}, in turns."""
-    turns = {way: [] for way in ways}
-    for number in range(options.rounds):
-        for way in compare.rotated(list(ways), number):
-            turns[way].append(turn(options, **ways[way]))
-    return turns
-
-
-def ratios_of(turns, way, other):
-    """CPU per request of one way by that of the other, one ratio for each round, in ascending order."""
-    key = "cpu_us_per_request"
-    return sorted(mine[key] / theirs[key] for mine, theirs in zip(turns[way], turns[other]))
-
-
-def text(values):
-    return f"{statistics.median(values):.2f} ({values[0]:.2f} to {values[-1]:.2f})"
-
-
-def clearly_above(values, limit):
-    """The median is, and three quarters of the rounds are: single ones are dear when the machine has other work."""
-    return values[len(values) // 4] > limit
-
-
 def show_pairs(title, rows):
     print(f"\n{title}: CPU per request, median of the rounds (least to greatest)\n\n| workload | ratio |\n|---|---|")
     for name, value in rows.items():
@@ -107,8 +85,8 @@ def many_workers(options, image):
     rows = {}
     for kind, disk in (("null-co", ""), ("cached file", image)):
         for clients in (1, 4):
-            turns = play(options, {"one": {"images": [disk], "workers": 1, "clients": clients},
-                                   "many": {"images": [disk], "workers": max(WORKERS, 2), "clients": clients}})
+            turns = play(options, {"one": partial(turn, options, [disk], 1, clients),
+                                   "many": partial(turn, options, [disk], max(WORKERS, 2), clients)})
             rows[f"{kind}, {clients} connection{'s' * (clients > 1)}"] = ratios_of(turns, "many", "one")
     show_pairs(f"{max(WORKERS, 2)} workers by 1 worker, one export", rows)
     return {"many workers": rows}
@@ -121,7 +99,7 @@ def two_exports(options, images):
     print("\nTwo saturated exports on two workers\n\n| exports | CPU per request, by one export on one worker "
           "| difference of the workers' CPU times |\n|---|---|---|")
     for kind, disks in (("null-co", ["", ""]), ("cached files", images)):
-        turns = play(options, {"one": {"images": disks[:1], "workers": 1}, "two": {"images": disks, "workers": 2}})
+        turns = play(options, {"one": partial(turn, options, disks[:1], 1), "two": partial(turn, options, disks, 2)})
         cost = ratios_of(turns, "two", "one")
         skew = sorted(result["skew"] for result in turns["two"])
         rows[kind] = {"cost": cost, "skew": skew}

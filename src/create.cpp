@@ -9,6 +9,7 @@
 
 #include "formats/qcow2/create.h"
 #include "src/one_file.h"
+#include "src/preallocate.h"
 #include "src/progress.h"
 
 namespace app {
@@ -17,9 +18,6 @@ namespace {
 using formats::qcow2::CreateOptions;
 using formats::qcow2::Preallocation;
 using Words = std::vector<std::pair<std::string, std::string>>;
-
-constexpr std::uint64_t piece_bytes = 1 * MiB;
-constexpr std::uint64_t reserved_bytes = 64 * MiB;
 
 std::unexpected<Error> wrong(std::string what) {
   return failure(Errc::invalid_argument, std::move(what));
@@ -81,19 +79,8 @@ Task<> create_raw(formats::qcow2::Medium& file, RawOptions options,
                       fmt::format("the device has {} bytes, not {}", file.size(), options.size));
   }
   if (options.preallocation == Preallocation::off) co_return ok;
-  const bool writes = options.preallocation == Preallocation::full;
-  const std::uint64_t step = writes ? piece_bytes : reserved_bytes;
-  const std::vector<std::byte> zeroes(writes ? step : 0);
-  for (std::uint64_t at = 0; at < options.size;) {
-    const std::uint64_t n = std::min(step, options.size - at);
-    if (writes) {
-      CO_CHECK(co_await write_bytes(file, at, std::span(zeroes).first(n)));
-    } else {
-      CO_CHECK(co_await file.write_zeroes({at, n}, graph::ZeroFlags()));
-    }
-    at += n;
-    progress(at, options.size);
-  }
+  const Range all{0, options.size};
+  CO_CHECK(co_await preallocate(file, all, options.preallocation, progress));
   co_return co_await file.flush();
 }
 

@@ -1,22 +1,14 @@
 #include "src/image_change.h"
 
-#include <memory>
+#include "src/one_image.h"
 
 namespace app {
 namespace {
 
-Options description(const std::string& filename, FileUse use) {
-  Options image;
-  image.set("driver", OptionValue{"qcow2", {}});
-  image.set("file", OptionValue{std::make_shared<Options>(file_options(filename, use)), {}});
-  image.set("backing", OptionValue{"", {}});
-  image.set("read-only", OptionValue{use != FileUse::change, {}});
-  return image;
-}
-
+// Nobody has a view of it: a snapshot can't be applied to a disk that somebody looks at.
 Task<> open_and_work(graph::Graph& graph, const std::string& filename, FileUse use,
                      const std::function<Task<>(graph::Node&)>& work) {
-  const Options options = description(filename, use);
+  const Options options = image_options(filename, "qcow2", Layers::own, use);
   auto node = co_await graph.add("image", options);
   if (node) co_return co_await work(**node);
   Error error = std::move(node).error();

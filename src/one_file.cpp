@@ -20,6 +20,13 @@ graph::Access access_for(FileUse use) {
   return {read | Permission::write | Permission::resize, graph::Permissions::none()};
 }
 
+graph::ViewOptions view_options(FileUse use) {
+  graph::ViewOptions view("this command");
+  if (use == FileUse::change) view.policy = graph::RangePolicy::growable;
+  view.access = access_for(use);
+  return view;
+}
+
 }  // namespace
 
 Options file_options(const std::string& filename, FileUse use) {
@@ -33,37 +40,37 @@ Options file_options(const std::string& filename, FileUse use) {
   return options;
 }
 
-graph::ViewOptions view_options(FileUse use) {
-  graph::ViewOptions view("this command");
-  if (use == FileUse::change) view.policy = graph::RangePolicy::growable;
-  view.access = access_for(use);
-  return view;
+Task<> OneView::attach(const Options& top, FileUse use) {
+  CO_TRY(std::shared_ptr<graph::Node> node, co_await graph_.add("image", top));
+  CO_TRY(view_, co_await graph_.attach(std::move(node), view_options(use)));
+  co_return ok;
+}
+
+Task<> OneView::open(const Options& top, FileUse use) {
+  Result<> done = co_await attach(top, use);
+  if (!done) (void)co_await graph_.close();
+  co_return done;
+}
+
+Task<> OneView::close() {
+  Result<> flushed = ok;
+  if (view_->writable()) flushed = co_await view_->flush();
+  const Result<> detached = co_await graph_.detach(std::move(view_));
+  const Result<> closed = co_await graph_.close();
+  if (!flushed) co_return flushed;
+  co_return detached ? closed : detached;
 }
 
 Task<> OneFile::open(const std::string& filename, FileUse use) {
   const Options options = file_options(filename, use);
-  auto node = co_await graph_.add("image", options);
-  if (node) {
-    auto attached = co_await graph_.attach(*node, view_options(use));
-    if (attached) {
-      view_ = *std::move(attached);
-      medium_ = std::make_unique<formats::qcow2::MediumOf<graph::BlockBackend>>(*view_);
-      co_return ok;
-    }
-    node = std::unexpected(std::move(attached).error());
-  }
-  (void)co_await graph_.close();
-  co_return std::unexpected(std::move(node).error());
+  CO_CHECK(co_await view_.open(options, use));
+  medium_ = std::make_unique<formats::qcow2::MediumOf<graph::BlockBackend>>(*view_);
+  co_return ok;
 }
 
 Task<> OneFile::close() {
-  Result<> flushed = ok;
-  if (view_->writable()) flushed = co_await view_->flush();
   medium_.reset();
-  Result<> detached = co_await graph_.detach(std::move(view_));
-  Result<> closed = co_await graph_.close();
-  if (!flushed) co_return flushed;
-  co_return detached ? closed : detached;
+  co_return co_await view_.close();
 }
 
 }  // namespace app

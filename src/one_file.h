@@ -19,19 +19,38 @@ enum class FileUse : std::uint8_t {
 
 // How such a file is described to the graph: whether it is a device is looked up.
 Options file_options(const std::string& filename, FileUse use);
-// The view that a command has for this use.
-graph::ViewOptions view_options(FileUse use);
+
+// A graph that a command makes for itself, and the view of its top.
+class OneView {
+ public:
+  // Lifetime: `home` and the drivers outlive it.
+  OneView(Home& home, Drivers drivers) : graph_(home, drivers) {}
+  // Requires: close() has returned, or open() has failed.
+  ~OneView() = default;
+
+  // Errors: what opening says; then it is closed again.
+  Task<> open(const Options& top, FileUse use);
+  // Flushes what was written, and stores what is kept in memory. Errors: something may be lost.
+  Task<> close();
+
+  // Requires: it is open.
+  graph::BlockBackend& operator*() { return *view_; }
+
+ private:
+  Task<> attach(const Options& top, FileUse use);
+
+  graph::Graph graph_;
+  std::unique_ptr<graph::BlockBackend> view_;
+};
 
 class OneFile {
  public:
-  // Lifetime: `home` and the drivers outlive it.
-  OneFile(Home& home, Drivers drivers) : graph_(home, drivers) {}
-  // Requires: close() has returned, or open() has failed.
-  ~OneFile() = default;
+  // Lifetime, Requires: as of OneView.
+  OneFile(Home& home, Drivers drivers) : view_(home, drivers) {}
 
   // Errors: what opening says, with the file's name in it; then it is closed again.
   Task<> open(const std::string& filename, FileUse use);
-  // Flushes what was written. Errors: something may be lost.
+  // Errors: something may be lost.
   Task<> close();
 
   // Requires: it is open.
@@ -39,8 +58,7 @@ class OneFile {
   formats::qcow2::Medium& medium() { return *medium_; }
 
  private:
-  graph::Graph graph_;
-  std::unique_ptr<graph::BlockBackend> view_;
+  OneView view_;
   std::unique_ptr<formats::qcow2::MediumOf<graph::BlockBackend>> medium_;
 };
 

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <vector>
 
 #include "src/one_image.h"
+#include "src/preallocate.h"
 #include "src/progress.h"
 
 namespace app {
@@ -14,9 +14,7 @@ namespace {
 using formats::qcow2::Preallocation;
 using Step = ResizeCommand::Step;
 
-constexpr std::uint64_t sector = 512;               // QEMU cuts a qcow2 disk to a multiple of this
-constexpr std::uint64_t piece_bytes = 1 * MiB;      // written at a time
-constexpr std::uint64_t reserved_bytes = 64 * MiB;  // reserved at a time
+constexpr std::uint64_t sector = 512;  // QEMU cuts a qcow2 disk to a multiple of this
 
 std::unexpected<Error> refuse(const ResizeCommand& command, std::string_view why) {
   return failure(Errc::invalid_argument, fmt::format("{}: {}", command.image, why));
@@ -55,26 +53,6 @@ Result<> check_change(const ResizeCommand& command, const std::string& format,
   return refuse(command, fmt::format("what is behind byte {} would be lost: add --shrink", size));
 }
 
-// Space for what is new, by zeroes that are written or reserved.
-Task<> preallocate(graph::BlockBackend& disk, Range range, Preallocation how) {
-  ProgressLine progress;
-  const bool writes = how == Preallocation::full;
-  const std::uint64_t step = writes ? piece_bytes : reserved_bytes;
-  const std::vector<std::byte> zeroes(writes ? step : 0);
-  for (std::uint64_t done = 0; done < range.length;) {
-    const Range piece{range.offset + done, std::min(step, range.length - done)};
-    if (writes) {
-      const ConstBuffers list(std::span(zeroes).first(piece.length));
-      CO_CHECK(co_await disk.write(piece.offset, list));
-    } else {
-      CO_CHECK(co_await disk.write_zeroes(piece, graph::ZeroFlags()));
-    }
-    done += piece.length;
-    progress.show(done, range.length);
-  }
-  co_return ok;
-}
-
 Task<> change(OneImage& image, const ResizeCommand& command) {
   graph::BlockBackend& disk = image.view();
   const std::uint64_t old_size = disk.size();
@@ -82,7 +60,13 @@ Task<> change(OneImage& image, const ResizeCommand& command) {
   CO_CHECK(check_change(command, image.format(), old_size, size));
   CO_CHECK(co_await disk.resize(size));
   if (command.preallocation == Preallocation::off) co_return ok;
-  co_return co_await preallocate(disk, {old_size, size - old_size}, command.preallocation);
+  ProgressLine line;
+  const formats::qcow2::Progress progress = [&line](std::uint64_t done, std::uint64_t total) {
+    line.show(done, total);
+  };
+  formats::qcow2::MediumOf<graph::BlockBackend> medium(disk);
+  const Range added{old_size, size - old_size};
+  co_return co_await preallocate(medium, added, command.preallocation, progress);
 }
 
 }  // namespace

@@ -108,25 +108,19 @@ Task<> Site::open() {
   co_return ok;
 }
 
+// Configured names differ; those of snapshots may be what another cell has.
 Task<> Site::learn(Place& place) {
   CO_TRY(place.served, co_await run_on(place.cell.home().executor, place.cell.served()));
-  co_return check_names(place);
-}
-
-// Configured names differ; those of snapshots may be what another cell has.
-Result<> Site::check_names(const Place& place) const {
-  for (const auto& other : places_) {
-    if (other.get() == &place) continue;
-    for (const auto& [name, offer] : other->served.offers) {
-      if (!place.served.offers.contains(name)) continue;
-      const auto here = place.served.snapshots.find(name);
-      const ExportConfig& origin = here != place.served.snapshots.end()
-                                       ? *here->second
-                                       : *other->served.snapshots.find(name)->second;
-      return std::unexpected(at_position(origin.position, export_name_taken(origin, name)));
-    }
+  for (const auto& [name, offer] : place.served.offers) {
+    const auto [there, is_free] = by_export_.emplace(name, &place);
+    if (is_free) continue;
+    const auto& here = place.served.snapshots;
+    const auto found = here.find(name);
+    const ExportConfig& origin =
+        found != here.end() ? *found->second : *there->second->served.snapshots.find(name)->second;
+    co_return std::unexpected(at_position(origin.position, export_name_taken(origin, name)));
   }
-  return ok;
+  co_return ok;
 }
 
 void Site::publish() {

@@ -64,7 +64,6 @@ class Site {
   Task<Gate::Pass> enter(Cell& cell);
   Place& place_of(const Cell& cell) const;
   Task<> learn(Place& place);
-  Result<> check_names(const Place& place) const;
   void publish();
   asio::awaitable<void> move(Place& place);
   void watch_arrival_of(std::shared_ptr<Newcomer> newcomer);

@@ -10,6 +10,7 @@ A script is sentences, each with the code that proves it, and ends with main():
 The script's first argument is the program. Every test has a folder of its own, and fails when a server of its does not
 end with status 0 on SIGTERM. $GANTRY_IO_ENGINE is the io-engine of all servers."""
 import atexit
+import contextlib
 import os
 import pathlib
 import queue
@@ -180,6 +181,19 @@ def refused(*command, status=1):
 def _run(command, folder=None, timeout=PATIENCE):
     return subprocess.run([str(word) for word in command], cwd=folder, env=_environment, timeout=timeout,
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+
+
+@contextlib.contextmanager
+def qemu_holds(image, *options):
+    """qemu-io has an image of 1 MiB open while the block runs."""
+    holder = subprocess.Popen(["qemu-io", *options, str(image)],
+                              env=_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with holder:  # leaves with end of file on stdin
+        holder.stdin.write("length\n")
+        holder.stdin.flush()
+        said = holder.stdout.readline()
+        assert "1 MiB" in said, said
+        yield
 
 
 def equal(actual, expected):

@@ -1,9 +1,6 @@
 #!/usr/bin/python3
 """gantry and QEMU keep each other out of an image that one of them writes: they lock the same bytes of the file."""
-import contextlib
-import subprocess
-
-from gantry import command_line, equal, export, main, refused, run, sparse_file, test
+from gantry import command_line, equal, export, main, qemu_holds, refused, run, sparse_file, test
 
 MiB = 1 << 20
 LOCKED = 'Failed to get shared "write" lock'
@@ -13,19 +10,6 @@ def qcow2_file(path):
     """Makes an empty qcow2 file: its readers, unlike those of a raw one, want no writer beside them."""
     run("qemu-img", "create", "-q", "-f", "qcow2", path, MiB)
     return path
-
-
-@contextlib.contextmanager
-def qemu_holds(image, *options):
-    """qemu-io has the image open while the block runs."""
-    holder = subprocess.Popen(["qemu-io", *options, str(image)],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with holder:  # leaves with end of file on stdin
-        holder.stdin.write("length\n")
-        holder.stdin.flush()
-        said = holder.stdout.readline()
-        assert "1 MiB" in said, said
-        yield
 
 
 def gantry_on(image, *options):

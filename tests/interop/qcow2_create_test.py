@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 
-from gantry import allocated, command_line, equal, main, refused, run, test
+from gantry import allocated, command_line, equal, main, qemu_holds, refused, run, test
 
 MiB = 1 << 20
 GiB = 1 << 30
@@ -142,11 +142,7 @@ def _(folder):
 @test("an image that is in use is not overwritten, even with --force")
 def _(folder):
     create(folder, "--format", "qcow2", "a.qcow2", "1M")
-    with subprocess.Popen(["qemu-io", "a.qcow2"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True) as holder:
-        holder.stdin.write("length\n")
-        holder.stdin.flush()
-        holder.stdout.readline()
+    with qemu_holds(folder / "a.qcow2"):
         done = gantry_create(folder, "--format", "qcow2", "--force", "a.qcow2", "2M")
         equal(done.returncode, 1)
         assert "lock" in done.stderr, done.stderr

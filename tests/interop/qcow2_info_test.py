@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 
-from gantry import command_line, equal, main, refused, run, test
+from gantry import command_line, equal, main, qemu_holds, refused, run, test
 from qcow2_image import Image
 
 MiB = 1 << 20
@@ -143,11 +143,7 @@ def _(folder):
 @test("an image that is in use is looked at all the same")
 def _(folder):
     run("qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", MiB, folder=folder)
-    with subprocess.Popen(["qemu-io", "a.qcow2"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True) as holder:
-        holder.stdin.write("length\n")
-        holder.stdin.flush()
-        holder.stdout.readline()
+    with qemu_holds(folder / "a.qcow2"):
         equal(info(folder, "a.qcow2")["virtual-size"], MiB)
 
 

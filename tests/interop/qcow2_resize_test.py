@@ -2,7 +2,7 @@
 """gantry resize makes images larger and smaller as qemu-img resize does, which finds nothing wrong with them."""
 import subprocess
 
-from gantry import allocated, command_line, equal, main, noise, run, sparse_file, test
+from gantry import allocated, command_line, equal, main, noise, qemu_holds, run, sparse_file, test
 from qcow2_image import Image
 
 MiB = 1 << 20
@@ -122,11 +122,7 @@ def _(folder):
 @test("an image that is in use is left alone")
 def _(folder):
     run("qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", MiB, folder=folder)
-    with subprocess.Popen(["qemu-io", "a.qcow2"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True) as holder:
-        holder.stdin.write("length\n")
-        holder.stdin.flush()
-        holder.stdout.readline()
+    with qemu_holds(folder / "a.qcow2"):
         done = resize(folder, "a.qcow2", "2M")
         equal((done.returncode, done.stderr.count("\n")), (1, 1))
 

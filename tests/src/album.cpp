@@ -8,7 +8,7 @@ namespace app {
 namespace {
 
 // A snapshot that somebody looks at.
-class Page final : public graph::Protocol {
+class Page final : public Blank {
  public:
   Page(graph::Edge album, std::vector<std::string>& looked_at, std::string id)
       : album_(std::move(album)), looked_at_(looked_at), id_(std::move(id)) {
@@ -16,12 +16,6 @@ class Page final : public graph::Protocol {
     looked_at_.push_back(id_);
   }
   ~Page() override { std::erase(looked_at_, id_); }
-  std::uint64_t own_size() const override { return 1 * MiB; }
-  graph::Growth growth() const override { return graph::Growth::never; }
-  Task<> read(std::uint64_t, const Buffers& out) override {
-    fill_zero(out);
-    return succeeded();
-  }
 
  private:
   graph::Edge album_;
@@ -29,18 +23,8 @@ class Page final : public graph::Protocol {
   const std::string id_;
 };
 
-class Album final : public graph::Protocol {
+class Album final : public Blank {
  public:
-  std::uint64_t own_size() const override { return 1 * MiB; }
-  graph::Growth growth() const override { return graph::Growth::never; }
-  Task<> read(std::uint64_t, const Buffers& out) override {
-    fill_zero(out);
-    return succeeded();
-  }
-  Task<> write(std::uint64_t, const ConstBuffers&, graph::WriteFlags) override {
-    return succeeded();
-  }
-
   bool has_snapshots() const override { return true; }
   std::vector<graph::Port> ports() const override { return ports_; }
   Task<std::unique_ptr<graph::Node>> open_port(std::string wanted, graph::Edge self) override {

@@ -14,18 +14,9 @@ constexpr std::array witness_options{
     OptionSpec{"open", Kind::choice, "works", "what becomes of opening it", "works|fails"},
 };
 
-class Witness final : public graph::Protocol {
+class Witness final : public Blank {
  public:
   explicit Witness(bool flush_works) : flush_works_(flush_works) {}
-  std::uint64_t own_size() const override { return 1 * MiB; }
-  graph::Growth growth() const override { return graph::Growth::never; }
-  Task<> read(std::uint64_t, const Buffers& out) override {
-    fill_zero(out);
-    return succeeded();
-  }
-  Task<> write(std::uint64_t, const ConstBuffers&, graph::WriteFlags) override {
-    return succeeded();
-  }
   Task<> flush_to_disk() override {
     home().log.info(name() + ": flush");
     if (flush_works_) return succeeded();

@@ -26,6 +26,20 @@ extern const graph::Driver album_driver;
 inline constexpr std::array small_drivers{&graph::memory_driver, &formats::raw_driver,
                                           &witness_driver, &album_driver};
 
+// 1 MiB that reads as zero and forgets what is written.
+class Blank : public graph::Protocol {
+ public:
+  std::uint64_t own_size() const override { return 1 * MiB; }
+  graph::Growth growth() const override { return graph::Growth::never; }
+  Task<> read(std::uint64_t, const Buffers& out) override {
+    fill_zero(out);
+    return succeeded();
+  }
+  Task<> write(std::uint64_t, const ConstBuffers&, graph::WriteFlags) override {
+    return succeeded();
+  }
+};
+
 // Requires: nothing is wrong with `text`.
 inline Config small_config(std::string_view text) {
   const auto root = parse_toml(text, "a.toml");
