@@ -155,8 +155,8 @@ class FileReader {
     group = trimmed(group.substr(0, group.find('"')));
     const bool injects = group == "inject-error";
     if (!injects && group != "set-state") {
-      return refuse(where_, "there is no group '" + printable(group) +
-                                "', only inject-error and set-state");
+      return refuse(
+          where_, "there is no group '" + printable(group) + "', only inject-error and set-state");
     }
     specs_ = injects ? inject_error_keys.keys : set_state_keys.keys;
     table_ = std::make_shared<Options>(where_);
