@@ -44,10 +44,6 @@ Result<> check_change(const ResizeCommand& command, const std::string& format,
   if (!is_qcow2 && command.preallocation == Preallocation::metadata) {
     return refuse(command, "a raw image has no metadata: --preallocation is off, falloc or full");
   }
-  if (is_qcow2 && (command.preallocation == Preallocation::metadata ||
-                   command.preallocation == Preallocation::falloc)) {
-    return refuse(command, "--preallocation is off or full when a qcow2 image is resized");
-  }
   if (size <= old_size && command.preallocation != Preallocation::off) {
     return refuse(command, "--preallocation is for an image that becomes larger");
   }
@@ -59,6 +55,8 @@ Result<> check_change(const ResizeCommand& command, const std::string& format,
 Task<> preallocate(graph::BlockBackend& disk, Range range, Preallocation how) {
   ProgressLine progress;
   const bool writes = how == Preallocation::full;
+  graph::ZeroFlags flags;
+  flags.place_only = how == Preallocation::metadata;
   const std::uint64_t step = writes ? piece_bytes : reserved_bytes;
   const std::vector<std::byte> zeroes(writes ? step : 0);
   for (std::uint64_t done = 0; done < range.length;) {
@@ -67,7 +65,7 @@ Task<> preallocate(graph::BlockBackend& disk, Range range, Preallocation how) {
       const ConstBuffers list(std::span(zeroes).first(piece.length));
       CO_CHECK(co_await disk.write(piece.offset, list));
     } else {
-      CO_CHECK(co_await disk.write_zeroes(piece, graph::ZeroFlags()));
+      CO_CHECK(co_await disk.write_zeroes(piece, flags));
     }
     done += piece.length;
     progress.show(done, range.length);
