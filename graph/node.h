@@ -67,6 +67,8 @@ struct ZeroFlags {
   bool may_unmap = false;  // the space may be given back
   bool no_fallback =
       false;  // fails with not_supported rather than write zeroes, before anything is changed
+  bool place_only = false;  // without may_unmap: advice for formats to give the range its place,
+                            // and not to reserve space below
 };
 
 enum class DiscardMode : std::uint8_t { ignore, unmap };

@@ -7,9 +7,9 @@
 
 namespace app {
 
-// `full` writes zeroes to `range`, `falloc` has them reserved. Progress is in bytes of `range`.
-// Requires: `how` is one of these two. Errors: no_space, io_error. Lifetime: the parameters outlive
-// the task.
+// `full` writes zeroes to `range`, `falloc` has them reserved, `metadata` gives the range of a
+// qcow2 disk its place in the file. Progress is in bytes of `range`. Requires: `how` is one of
+// these. Errors: no_space, io_error. Lifetime: the parameters outlive the task.
 Task<> preallocate(formats::qcow2::Medium& disk, Range range, formats::qcow2::Preallocation how,
                    const formats::qcow2::Progress& progress);
 

@@ -42,10 +42,6 @@ Result<> check_change(const ResizeCommand& command, const std::string& format,
   if (!is_qcow2 && command.preallocation == Preallocation::metadata) {
     return refuse(command, "a raw image has no metadata: --preallocation is off, falloc or full");
   }
-  if (is_qcow2 && (command.preallocation == Preallocation::metadata ||
-                   command.preallocation == Preallocation::falloc)) {
-    return refuse(command, "--preallocation is off or full when a qcow2 image is resized");
-  }
   if (size <= old_size && command.preallocation != Preallocation::off) {
     return refuse(command, "--preallocation is for an image that becomes larger");
   }

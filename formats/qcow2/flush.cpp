@@ -55,6 +55,7 @@ Task<> Image::flush_to_children() {
 void Image::flush_done() {
   durable_generation_ = frozen_generation_;
   durable_freeze_ = frozen_freeze_;
+  if (cached_bytes() > 0) cleaner_.wake(*home_);  // what was to be written may be forgotten now
   if (reaping_ || frees_.empty() || frees_.front().generation > durable_generation_) return;
   reaping_ = true;
   spawn(home_->executor, background_.enter_anyway(), reap());

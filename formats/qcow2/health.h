@@ -25,6 +25,7 @@ class Health {
   // written serves nobody from then on.
   Error corrupt(std::string_view what, std::uint64_t offset = 0);
   void set_writable(bool writable) { writable_ = writable; }
+  bool found_any() const { return !found_.empty(); }
   // Errors: corrupt, for good.
   bool failed() const { return writable_ && !found_.empty(); }
   Error failure_found() const {

@@ -1,12 +1,12 @@
 #include "formats/qcow2/image.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
 namespace formats::qcow2 {
 namespace {
-
-constexpr std::size_t slice_max = 4096;
 
 EntryRules rules_of(const Header& header) {
   EntryRules rules;
@@ -36,12 +36,15 @@ Image::Image(graph::Node& node, std::string name, Home& home, ImageEdges edges, 
       rules_(rules_of(header_)),
       metadata_(header_.geometry.cluster_bits),
       refcounts_(*edges.file, header_.geometry, health_, metadata_, options.refcount_cache),
-      l2_cache_(*edges.file, std::min<std::size_t>(header_.cluster_size(), slice_max),
+      l2_cache_(*edges.file, std::min<std::size_t>(header_.cluster_size(), options.l2_slice),
                 l2_cache_bytes(header_, options), graph::DebugEvent::l2_load,
                 graph::DebugEvent::l2_update),
+      cleaner_(options.clean_interval, [this] { return clean_caches(); }),
       active_(l2_cache_, health_, rules_),
       compressed_(header_.cluster_size()) {
   enter_worker(home);
+  l2_cache_.when_filled([this] { cleaner_.wake(*home_); });
+  refcounts_.blocks().when_filled([this] { cleaner_.wake(*home_); });
   if (options.lazy_refcounts && header_.version >= 3) {
     header_.compatible_features &= ~compatible::lazy_refcounts;
     if (*options.lazy_refcounts) header_.compatible_features |= compatible::lazy_refcounts;
@@ -50,32 +53,66 @@ Image::Image(graph::Node& node, std::string name, Home& home, ImageEdges edges, 
 
 Image::~Image() = default;
 
-void Image::leave_worker() { helpers_.reset(); }
+bool Image::clean_caches() {
+  const bool more = l2_cache_.forget_unused();
+  return refcounts_.blocks().forget_unused() || more;
+}
+
+asio::awaitable<void> Image::close() {
+  co_await cleaner_.end();
+  co_await background_.drained();
+}
+
+void Image::leave_worker() {
+  helpers_.reset();
+  cleaner_.stop();
+}
 
 void Image::enter_worker(Home& home) {
   home_ = &home;
   helpers_.emplace(home.helpers.shares());
+  if (cached_bytes() > 0) cleaner_.wake(home);
 }
 
 Task<> Image::open() {
-  const Geometry& geometry = header_.geometry;
   CO_CHECK(co_await refcounts_.open(header_));
   CO_TRY(L1Table l1,
          co_await read_l1(*edges_.file, health_, header_.l1_table_offset, header_.l1_size));
   active_.set_table(std::move(l1));
-  metadata_.add({0, geometry.cluster_size()});
-  metadata_.add({header_.l1_table_offset, std::uint64_t{header_.l1_size} * 8});
-  metadata_.add({refcounts_.table_offset(), refcounts_.table_clusters() << geometry.cluster_bits});
-  for (const std::uint64_t block : refcounts_.table()) {
-    if (block != 0) guard_table(block);
-  }
-  for (std::uint64_t i = 0; i < active_.entries(); ++i) {
-    const std::uint64_t table = active_.entry(i) & offset_mask;
-    if (table != 0) guard_table(table);
-  }
+  claim_tables();
   CO_CHECK(co_await load_snapshots());
   if (header_.luks) metadata_.add({header_.luks->offset, header_.luks->length});
   co_return co_await load_bitmaps();
+}
+
+// What there is once only, and may lie nowhere else. An image where it does can be read, as far as
+// it says something; nobody may write to it.
+void Image::claim_table(Range range, std::string_view what) {
+  if (metadata_.add(range)) return;
+  (void)health_.corrupt(
+      fmt::format("{} at {:#x} lies where other metadata is", what, range.offset));
+}
+
+void Image::claim_tables() {
+  const std::uint64_t unit = geometry().cluster_size();
+  claim_table({0, unit}, "the header");
+  claim_table({header_.l1_table_offset, std::uint64_t{header_.l1_size} * 8}, "the L1 table");
+  claim_table({refcounts_.table_offset(), refcounts_.table_clusters() << geometry().cluster_bits},
+              "the refcount table");
+  for (const std::uint64_t block : refcounts_.table()) {
+    if (block == 0 || block >= edges_.file->size()) continue;
+    claim_table({align_down(block, 512), unit}, "a refcount block");
+  }
+  const MetadataMap single = metadata_;
+  for (std::uint64_t i = 0; i < active_.entries(); ++i) {
+    const std::uint64_t table = active_.entry(i) & offset_mask;
+    if (table == 0) continue;
+    if (single.hits({align_down(table, 512), unit})) {
+      (void)health_.corrupt(
+          fmt::format("an L2 table at {:#x} lies where other metadata is", table));
+    }
+    guard_table(table);
+  }
 }
 
 // H-19: what lies behind the end of the file is no table, and takes no memory.
@@ -92,6 +129,12 @@ Result<> Image::check_writable() const {
     return std::unexpected(health_.fault(
         Errc::permission_denied,
         "the image is marked corrupt and may only be read; see gantry check --repair all"));
+  }
+  if (health_.found_any()) {
+    Error error = health_.failure_found();
+    error.code = Errc::permission_denied;
+    error.message += "; it may only be read, see gantry check";
+    return std::unexpected(std::move(error));
   }
   return ok;
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "formats/qcow2/bitmaps.h"
+#include "formats/qcow2/cache_cleaner.h"
 #include "formats/qcow2/compressed_cache.h"
 #include "formats/qcow2/epochs.h"
 #include "formats/qcow2/mapping.h"
@@ -30,7 +31,9 @@ enum class Discards : std::uint8_t { keep, pass };
 
 struct ImageOptions {
   std::size_t l2_cache = 32 * MiB;       // bytes, at most
+  std::size_t l2_slice = 4 * KiB;        // bytes, a power of two; a cluster at most
   std::size_t refcount_cache = 1 * MiB;  // bytes, at most
+  Clock::Duration clean_interval{0};     // after which unused tables are forgotten; 0: never
   Discards pass_request = Discards::pass;
   Discards pass_snapshot = Discards::pass;
   Discards pass_other = Discards::keep;
@@ -84,7 +87,7 @@ class Image {
   // before is safe all the same.
   Task<> finish_writing();
   // Waits for what goes on behind the requests.
-  asio::awaitable<void> close() { return background_.drained(); }
+  asio::awaitable<void> close();
 
   const Header& header() const { return header_; }
   const Geometry& geometry() const { return header_.geometry; }
@@ -137,6 +140,8 @@ class Image {
 
   Mapping& active() { return active_; }
   std::size_t frees_pending() const { return frees_.size(); }
+  // Of L2 tables and refcount blocks in memory.
+  std::size_t cached_bytes() const { return l2_cache_.bytes() + refcounts_.blocks().bytes(); }
 
  private:
   // image.cpp
@@ -146,6 +151,9 @@ class Image {
   Task<> say_dirty();
   Task<> say_clean();
   Task<> mark_corrupt();
+  bool clean_caches();
+  void claim_tables();
+  void claim_table(Range range, std::string_view what);
   Task<> tell(Task<> work);  // its result; the image is marked if it turned out to be corrupt
   graph::Extent extent_of(const Run& run, std::uint64_t guest);
 
@@ -184,6 +192,11 @@ class Image {
   Task<> zero_whole(Range range, ZeroKind kind, graph::ZeroFlags flags);
   Task<> zero_claimed(Range range, ZeroKind kind, graph::ZeroFlags flags);
   Task<> zero_slice(Range range, ZeroKind kind, graph::ZeroFlags flags);
+  Task<> place_slice(Range range, graph::ZeroFlags flags);
+  Task<> give_places(TableCache::Slice& slice, Range clusters, Range zeroed,
+                     graph::ZeroFlags flags);
+  Task<HostRun> take_place(Range guest, graph::ZeroFlags flags);
+  Task<> reserve(Range host, graph::ZeroFlags flags);
   std::optional<Cluster> zeroed(const Cluster& old, std::uint32_t bits, ZeroKind kind,
                                 graph::ZeroFlags flags) const;
   Task<> zero_range(Range range, graph::ZeroFlags flags);
@@ -201,6 +214,8 @@ class Image {
   Task<> grow_l1(std::uint64_t entries);
   Task<> shrink(std::uint64_t new_size);
   Task<> unlink_behind(std::uint64_t new_size, std::uint64_t old_size);
+  void drop_l2(std::uint64_t guest);
+  Task<> cut_tail();
 
   // flush.cpp
   Task<> write_refcounts();
@@ -284,6 +299,7 @@ class Image {
   MetadataMap metadata_;
   Refcounts refcounts_;
   TableCache l2_cache_;
+  CacheCleaner cleaner_;
   Mapping active_;
   CompressedCache compressed_;
   Epochs epochs_;

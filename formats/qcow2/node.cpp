@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <filesystem>
 #include <utility>
 
@@ -45,7 +46,8 @@ constexpr std::array qcow2_options{
                "none|constant|cached|all"},
     OptionSpec{"cache-size", Kind::bytes, "", "l2-cache-size and refcount-cache-size together"},
     OptionSpec{"l2-cache-size", Kind::bytes, "32M", "memory for L2 tables, at most"},
-    OptionSpec{"l2-cache-entry-size", Kind::bytes, "4K", "is 4K; accepted, as QEMU knows it"},
+    OptionSpec{"l2-cache-entry-size", Kind::bytes, "4K",
+               "how much of an L2 table is read at a time: a power of two, at most a cluster"},
     OptionSpec{"refcount-cache-size", Kind::bytes, "1M", "memory for refcount blocks, at most"},
     OptionSpec{"cache-clean-interval", Kind::duration, "600s",
                "tables that nobody used for so long are forgotten; 0s: never"},
@@ -378,12 +380,26 @@ qcow2::ImageOptions image_options(const graph::OpenContext& context) {
   if (options.has("lazy-refcounts")) image.lazy_refcounts = options.boolean("lazy-refcounts");
   image.l2_cache = options.bytes("l2-cache-size");
   image.refcount_cache = options.bytes("refcount-cache-size");
+  image.l2_slice = options.bytes("l2-cache-entry-size");
+  image.clean_interval = std::chrono::nanoseconds(options.duration_ns("cache-clean-interval"));
   if (options.has("cache-size") && !options.has("l2-cache-size")) {
     const std::uint64_t all = options.bytes("cache-size");
     image.l2_cache = all - std::min<std::uint64_t>(image.refcount_cache, all / 4);
     image.refcount_cache = std::min<std::uint64_t>(image.refcount_cache, all / 4);
   }
   return image;
+}
+
+Result<> check_slice_size(const graph::OpenContext& context, const Header& header) {
+  constexpr std::string_view key = "l2-cache-entry-size";
+  if (!context.options().has(key)) return ok;
+  const std::uint64_t size = context.options().bytes(key);
+  if (std::has_single_bit(size) && size >= 512 && size <= header.cluster_size()) return ok;
+  return context.blame(
+      key, Error(Errc::invalid_argument,
+                 fmt::format("{}: qcow2: {} bytes of an L2 table at a time: it must be a power of "
+                             "two between 512 and the cluster size, {}",
+                             context.node_name(), size, header.cluster_size())));
 }
 
 Task<std::unique_ptr<graph::Node>> open_qcow2(graph::OpenContext& context) {
@@ -404,6 +420,7 @@ Task<std::unique_ptr<graph::Node>> open_qcow2(graph::OpenContext& context) {
     CO_TRY(Edge metadata, co_await context.hold("file", Role::metadata, file.shared_node()));
     file = std::move(metadata);
   }
+  CO_CHECK(check_slice_size(context, start.header));
   auto node = std::make_unique<Qcow2>(std::move(file), std::move(data), std::move(backing));
   CO_CHECK(co_await node->open(context.node_name(), context.home(), std::move(start.header),
                                std::move(start.first_sector), image_options(context)));

@@ -108,6 +108,30 @@ Task<std::uint64_t> Refcounts::get(std::uint64_t host) {
   co_return count_at(place);
 }
 
+Task<std::uint64_t> Refcounts::used_end() {
+  const std::uint64_t entries = geometry_.refcount_block_entries();
+  std::uint64_t cluster = table_.size() * entries;
+  while (cluster > 0) {
+    if (!has_block(cluster - 1)) {
+      cluster = align_down(cluster - 1, entries);
+      continue;
+    }
+    CO_TRY(const Place place, co_await place_of(cluster - 1));
+    const std::uint64_t slice = cluster - 1 - place.index;  // its first cluster
+    for (; cluster > slice; --cluster) {
+      const std::uint64_t index = cluster - 1 - slice;
+      if (get_refcount(place.slice->bytes(), geometry_.refcount_order, index) != 0) {
+        co_return cluster << geometry_.cluster_bits;
+      }
+    }
+  }
+  co_return std::uint64_t{0};
+}
+
+void Refcounts::forget_behind(std::uint64_t end) {
+  if (grows_) fresh_from_ = std::min(fresh_from_, end >> geometry_.cluster_bits);
+}
+
 // A cluster that counts as free and holds a table: the counts are wrong (QF-10, QR-4).
 Result<> Refcounts::check_free(std::uint64_t cluster) {
   const Range range{cluster << geometry_.cluster_bits, geometry_.cluster_size()};

@@ -42,6 +42,11 @@ class Refcounts {
   // Gives back at once what nothing on the medium refers to. Loading may fail: then it is leaked.
   asio::awaitable<void> release(HostRun run);
 
+  // The end of the last cluster that is counted, in bytes. Errors: corrupt, io_error.
+  Task<std::uint64_t> used_end();
+  // The file was cut to `end` bytes: what is allocated behind that is fresh again.
+  void forget_behind(std::uint64_t end);
+
   // One reference more or less to each cluster that `host` touches. A decrease must be safe: what
   // referred to the cluster is durably gone. Errors: invalid_argument when a count does not fit,
   // corrupt when it is 0 already.

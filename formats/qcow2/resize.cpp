@@ -125,8 +125,8 @@ Task<> Image::grow_l1(std::uint64_t entries) {
   co_return ok;
 }
 
-// The clusters behind the new end are given back; tables stay, they are few and may be wanted
-// again.
+// The clusters behind the new end are given back, with the L2 tables that describe nothing else;
+// the L1 table keeps its length, it may be wanted again.
 Task<> Image::shrink(std::uint64_t new_size) {
   const std::uint64_t old_size = size();
   header_.size = new_size;
@@ -141,7 +141,30 @@ Task<> Image::shrink(std::uint64_t new_size) {
   if (edges_.data != edges_.file && header_.data_file_is_raw()) {
     CO_CHECK(co_await edges_.data->resize(new_size));
   }
-  co_return co_await settle();
+  CO_CHECK(co_await settle());
+  co_return co_await cut_tail();
+}
+
+// Requires: the L2 table of `guest` is ours alone and describes nothing.
+void Image::drop_l2(std::uint64_t guest) {
+  const std::uint64_t index = geometry().l1_index(guest);
+  const std::uint64_t table = active_.entry(index) & offset_mask;
+  active_.set_entry(index, 0);
+  l1_generation_ = generation_;
+  free_later({table, geometry().cluster_size()}, FreedBy::other);
+}
+
+// The file ends with its last cluster that is used. Requires: nothing waits to be freed, and nobody
+// allocates.
+Task<> Image::cut_tail() {
+  if (!edges_.file->node().can_grow()) co_return ok;
+  CO_TRY(const std::uint64_t end, co_await refcounts_.used_end());
+  const std::uint64_t size = edges_.file->size();
+  // where counts are wrong nothing is lost for the sake of space
+  if (end >= size || metadata_.hits({end, size - end})) co_return ok;
+  const Result<> cut = co_await edges_.file->resize(end);
+  if (cut) refcounts_.forget_behind(end);
+  co_return ok;  // else the space stays, no more
 }
 
 // Requires: everything is claimed. Nobody sees these bytes any more.
@@ -161,6 +184,9 @@ Task<> Image::unlink_behind(std::uint64_t new_size, std::uint64_t old_size) {
         active_.store(*slice, at, L2Entry());
         free_cluster(*old, FreedBy::request);
       }
+      const std::uint64_t coverage = geometry().l2_coverage();
+      const bool is_last = is_aligned(end, coverage) || end >= old_size;
+      if (is_last && align_down(end - 1, coverage) >= new_size) drop_l2(end - 1);
       CO_CHECK(co_await relieve());
     }
     at = end;

@@ -51,7 +51,7 @@ Task<> Image::load_snapshots() {
     snapshots_.push_back(std::move(parsed->snapshot));
   }
   snapshot_table_ = {header_.snapshots_offset, at - header_.snapshots_offset};
-  metadata_.add(snapshot_table_);
+  claim_table(snapshot_table_, "the snapshot table");
   for (const Snapshot& each : snapshots_) {
     CO_TRY(const L1Table l1,
            co_await read_l1(*edges_.file, health_, each.l1_table_offset, each.l1_size));

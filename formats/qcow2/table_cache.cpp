@@ -71,6 +71,7 @@ Task<> TableCache::load(Slice& slice) {
 void TableCache::insert(const Ref& slice) {
   slices_.emplace(slice->host_, slice);
   slice->place_ = clock_.insert(clock_.end(), slice.get());
+  if (filled_) filled_();
 }
 
 TableCache::Ref TableCache::make(std::uint64_t host) {
@@ -129,7 +130,8 @@ void TableCache::make_room() {
   }
 }
 
-void TableCache::forget_unused() {
+bool TableCache::forget_unused() {
+  bool more = false;
   for (auto each = clock_.begin(); each != clock_.end();) {
     Slice* slice = *each++;
     const Ref& held = slices_.at(slice->host_);
@@ -139,9 +141,12 @@ void TableCache::forget_unused() {
       clock_.erase(slice->place_);
       slices_.erase(slice->host_);
     } else {
+      // one that is to be written is looked at again when it was
+      more = more || !slice->dirty_;
       slice->used_ = false;
     }
   }
+  return more;
 }
 
 bool TableCache::freeze() {

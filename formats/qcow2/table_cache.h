@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <span>
@@ -70,8 +71,11 @@ class TableCache {
   std::size_t bytes_max() const { return bytes_max_; }
   std::size_t bytes() const { return slices_.size() * slice_size_; }
   void set_bytes_max(std::size_t bytes) { bytes_max_ = std::max(bytes, 4 * slice_size_); }
-  // Forgets clean slices that nobody has used since the last time (cache-clean-interval).
-  void forget_unused();
+  // Forgets clean slices that nobody has used since the last time (cache-clean-interval). False
+  // when the next time has nothing to do unless something is loaded or written meanwhile.
+  bool forget_unused();
+  // Called when a slice has come in.
+  void when_filled(std::function<void()> filled) { filled_ = std::move(filled); }
 
   // What is dirty now is what write_frozen() writes, whatever changes meanwhile. A freeze that
   // was not written to its end is taken over by the next. False when nothing is dirty.
@@ -97,6 +101,7 @@ class TableCache {
   std::vector<Ref> frozen_;
   std::uint64_t freezes_ = 0;
   WaitQueue loaded_;
+  std::function<void()> filled_;
 };
 
 }  // namespace formats::qcow2

@@ -86,6 +86,9 @@ Task<> Image::zero_range(Range range, graph::ZeroFlags flags) {
   }
   const Parts parts = split(range, geometry().subcluster_size(), size());
   if (flags.no_fallback) {  // Z-5: before anything is changed
+    if (!flags.may_unmap && !edges_.data->limits().native_zeroes) {
+      co_return failure(Errc::not_supported, "space could be reserved only by writing to it");
+    }
     for (const Range& part : {parts.head, parts.tail}) {
       if (part.empty()) continue;
       CO_TRY(const bool zero, at_guest(co_await rest_reads_zero(part), part.offset));
@@ -162,7 +165,11 @@ Task<> Image::zero_whole(Range range, ZeroKind kind, graph::ZeroFlags flags) {
 Task<> Image::zero_claimed(Range range, ZeroKind kind, graph::ZeroFlags flags) {
   while (!range.empty()) {
     const std::uint64_t end = std::min(range.end(), active_.slice_end(range.offset));
-    CO_CHECK(co_await zero_slice({range.offset, end - range.offset}, kind, flags));
+    const Range piece{range.offset, end - range.offset};
+    CO_CHECK(co_await zero_slice(piece, kind, flags));
+    if (kind == ZeroKind::write_zeroes && !flags.may_unmap && rules_.zero_flag) {
+      CO_CHECK(at_guest(co_await place_slice(piece, flags), piece.offset));
+    }
     range = {end, range.end() - end};
   }
   co_return ok;
@@ -221,6 +228,79 @@ Task<> Image::zero_slice(Range range, ZeroKind kind, graph::ZeroFlags flags) {
   }
   for (const Range& part : as_data) CO_CHECK(co_await write_zeroes_claimed(part));
   co_return ok;
+}
+
+// Z-4: whoever writes there later must not find the file full. Requires: all in one slice, and it
+// reads as zero.
+Task<> Image::place_slice(Range range, graph::ZeroFlags flags) {
+  const std::uint64_t unit = geometry().cluster_size();
+  const Range wide = range.widened(unit);
+  CO_CHECK(co_await own_l2(range.offset));
+  CO_TRY(const TableCache::Ref slice, co_await active_.slice(range.offset));
+  Range unplaced{wide.offset, 0};  // clusters before `at`
+  for (std::uint64_t at = wide.offset; at < wide.end(); at += unit) {
+    auto cluster = decode(active_.load(*slice, at), rules_, at);
+    if (!cluster) co_return std::unexpected(health_.corrupt(cluster.error(), at));
+    if (!cluster->has_host) {
+      unplaced.length += unit;
+      continue;
+    }
+    CO_CHECK(co_await give_places(*slice, unplaced, range, flags));
+    unplaced = {at + unit, 0};
+    if (cluster->copied) continue;
+    // a part of a cluster that a snapshot has, too
+    const std::uint64_t from = std::max(at, range.offset);
+    CO_CHECK(co_await write_zeroes_claimed({from, std::min(at + unit, range.end()) - from}));
+  }
+  co_return co_await give_places(*slice, unplaced, range, flags);
+}
+
+// Gives each of these clusters a place. Requires: they have none, and are described by `slice`;
+// `zeroed` of them reads as zero.
+Task<> Image::give_places(TableCache::Slice& slice, Range clusters, Range zeroed,
+                          graph::ZeroFlags flags) {
+  const std::uint64_t unit = geometry().cluster_size();
+  while (!clusters.empty()) {
+    CO_TRY(const HostRun run, co_await take_place(clusters, flags));
+    for (std::uint64_t done = 0; done < run.length; done += unit) {
+      const std::uint64_t at = clusters.offset + done;
+      auto cluster = decode(active_.load(slice, at), rules_, at);
+      if (!cluster) co_return std::unexpected(health_.corrupt(cluster.error(), at));
+      const std::uint64_t from = std::max(at, zeroed.offset);
+      cluster->zero |= covered({from - at, std::min(at + unit, zeroed.end()) - from}, geometry());
+      cluster->has_host = cluster->copied = true;
+      cluster->host = run.offset + done;
+      active_.store(slice, at, encode(*cluster, rules_));
+    }
+    clusters = {clusters.offset + run.length, clusters.length - run.length};
+  }
+  co_return ok;
+}
+
+// Host clusters for the first ones of `guest`, with their space.
+Task<HostRun> Image::take_place(Range guest, graph::ZeroFlags flags) {
+  if (edges_.data != edges_.file) {
+    HostRun same;
+    same.offset = guest.offset;
+    same.length = guest.length;
+    co_await keep_data(guest);
+    const Range there{guest.offset, std::min(guest.length, align_up(size(), 512) - guest.offset)};
+    CO_CHECK(co_await reserve(there, flags));
+    co_return same;
+  }
+  CO_TRY(const HostRun run, co_await allocate(guest.length >> geometry().cluster_bits));
+  Result<> reserved = co_await reserve({run.offset, run.length}, flags);
+  if (reserved) co_return run;
+  co_await refcounts_.release(run);
+  co_return std::unexpected(std::move(reserved).error());
+}
+
+// Space of the medium; or, where only the place matters, a file that is long enough.
+Task<> Image::reserve(Range host, graph::ZeroFlags flags) {
+  if (!flags.place_only) co_return co_await edges_.data->write_zeroes(host);
+  if (host.end() <= edges_.data->size()) co_return ok;
+  const std::uint64_t last = std::min<std::uint64_t>(host.length, 512);
+  co_return co_await edges_.data->write_zeroes({host.end() - last, last});
 }
 
 // Requires: the clusters are claimed.

@@ -172,6 +172,7 @@ Task<> HostFile::write_all(std::uint64_t offset, const ConstBuffers& data, Write
       if (flags.fua && (error.number == EIO || !status_.is_quick)) {
         fail_for_good("a durable write");
       }
+      co_await see_growth(end);
       co_return co_await judged(
           system_fault(error, offset + done, "write of " + in_words({offset + done, rest.size()})));
     }
@@ -180,6 +181,14 @@ Task<> HostFile::write_all(std::uint64_t offset, const ConstBuffers& data, Write
   }
   if (flags.fua && failed_) co_return std::unexpected(lost_writes());  // as in sync()
   co_return ok;
+}
+
+// A write up to `end` failed, of which a part may be there: from now on it is read as it will be
+// when the file is opened again.
+asio::awaitable<void> HostFile::see_growth(std::uint64_t end) {
+  if (end <= size_ || status_.kind != FileKind::regular) co_return;
+  const SysResult<FileStatus> status = co_await file_->status();
+  if (status) believe(std::min(status->size, end));
 }
 
 void HostFile::fail_for_good(std::string_view why) {

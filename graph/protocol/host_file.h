@@ -76,6 +76,7 @@ class HostFile : public Protocol {
   void believe(std::uint64_t end) {
     if (end > size_) set_size(end);
   }
+  asio::awaitable<void> see_growth(std::uint64_t end);
   Task<> read_tail(std::uint64_t offset, const Buffers& out);
   Task<> write_rest(std::uint64_t offset, const ConstBuffers& data, WriteFlags flags,
                     std::size_t done);

@@ -109,6 +109,25 @@ TEST_P(Resize, SnapshotsKeepTheirSize) {
   expect_clean();
 }
 
+TEST_P(Resize, TheFileEndsWithWhatIsUsed) {
+  ASSERT_OK(stack->resize(400 * unit()));
+  ASSERT_OK(stack->write(0, std::string(400 * unit(), 'x')));
+  ASSERT_OK(stack->flush());
+  const std::uint64_t long_file = disk.size("disk");
+  ASSERT_GT(long_file, 400 * unit());
+
+  ASSERT_OK(stack->resize(10 * unit()));
+
+  EXPECT_LT(disk.size("disk"), long_file - 100 * unit());
+  ASSERT_OK(stack->resize(20 * unit()));
+  ASSERT_OK(stack->write(10 * unit() + 7, "again"));
+  std::string model(10 * unit(), 'x');
+  model.resize(20 * unit(), '\0');
+  model.replace(10 * unit() + 7, 5, "again");
+  EXPECT_EQ(content(), model);
+  expect_clean();
+}
+
 TEST_P(Resize, NoFurtherThanTheTablesReach) {
   const auto refused = stack->resize(shape_.geometry.size_max() + 1);
   EXPECT_FALSE(refused);

@@ -415,6 +415,20 @@ TEST_F(FileOnASimulatedDisk, IsAsLongAsWhatWasWrittenWhenTheRoomEnds) {
   EXPECT_EQ(file.read(100, 8 * KiB - 100).value_or(""), std::string(8 * KiB - 100, 'a'));
 }
 
+TEST_F(FileOnASimulatedDisk, IsAsLongAsWhatAFailedWriteHasLeft) {
+  disk.make("a", 0);
+  disk.traits.is_quick = false;
+  ASSERT_OK(file.open("a"));
+  ASSERT_OK(file.attach());
+  disk.chaos.short_counts = 1000;  // of a write that fails, a part may be there
+  for (int i = 0; i < 20; ++i) {
+    disk.fail(sim::Call::write, 1, EIO);
+    EXPECT_EQ(code_of(file.write(disk.size("a"), "abc")), Errc::io_error);
+    ASSERT_EQ(file.view->size(), disk.size("a"));
+  }
+  EXPECT_GT(file.view->size(), 0U);
+}
+
 TEST_F(FileOnASimulatedDisk, ReportsAReadErrorWithItsOffset) {
   disk.make("a", std::string(4096, 'a') == "" ? 0 : 4096);
   ASSERT_OK(file.open("a"));

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """gantry resize makes images larger and smaller as qemu-img resize does, which finds nothing wrong with them."""
+import json
 import subprocess
 
 from gantry import allocated, command_line, equal, main, noise, qemu_holds, run, sparse_file, test
@@ -52,6 +53,8 @@ for options in MATRIX:
         equal(content(folder, "a.qcow2"), first + bytes(103 * MiB))
         resized(folder, "a.qcow2", "--shrink", "--", "-105M")
         equal(content(folder, "a.qcow2"), first[:3 * MiB])
+        data = folder / ("data.raw" if "data_file" in options else "a.qcow2")
+        assert data.stat().st_size <= (16 if "2M" in options else 7) * MiB, "the file was cut, too"
         resized(folder, "a.qcow2", "5M")
         equal(content(folder, "a.qcow2"), first[:3 * MiB] + bytes(2 * MiB))
 
@@ -62,6 +65,14 @@ def _(folder):
     resized(folder, "a.qcow2", "9M", "--preallocation", "full")
     equal(content(folder, "a.qcow2"), bytes(9 * MiB))
     assert allocated(folder / "a.qcow2") >= 8 * MiB
+    for how, least in ("off", 0), ("metadata", 0), ("falloc", 8 * MiB):
+        run("qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", MiB, folder=folder)
+        resized(folder, "a.qcow2", "9M", "--preallocation", how)
+        equal(content(folder, "a.qcow2"), bytes(9 * MiB))
+        assert least <= allocated(folder / "a.qcow2") <= least + MiB, (how, allocated(folder / "a.qcow2"))
+        places = [each["offset"] for each in json.loads(run("qemu-img", "map", "--output=json", "a.qcow2",
+                                                            folder=folder)) if "offset" in each]
+        equal(how != "off", bool(places))
     for how, least in ("off", 0), ("falloc", 8 * MiB), ("full", 8 * MiB):
         sparse_file(folder / "a.raw", MiB)
         resized(folder, "a.raw", "9M", "--preallocation", how)
